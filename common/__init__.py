@@ -1,0 +1,1 @@
+"""What the theses share. Imports run one way: projects -> common, never back."""

@@ -1,0 +1,1 @@
+"""One folder, one thesis. Projects import common, never each other."""
