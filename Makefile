@@ -1,0 +1,81 @@
+# The front door. No logic here: `python -m common.study` does the work.
+# Values given on the command line reach it through the environment, so neither make nor a shell interprets them.
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+override export PROJECT := $(value PROJECT)
+override export SCALE := $(value SCALE)
+override export LAUNCH := $(value LAUNCH)
+override export ONLY := $(value ONLY)
+override export SEEDS := $(value SEEDS)
+override export TRACK := $(value TRACK)
+override export ARGS := $(value ARGS)
+override export PYTHON := $(value PYTHON)
+
+STUDY = @set -f; exec .venv/bin/python -m common.study
+OPTIONS = $(if $(PROJECT),--project "$$PROJECT") $(if $(SCALE),--scale "$$SCALE") \
+	$(if $(LAUNCH),--launch "$$LAUNCH") $(if $(ONLY),--only "$$ONLY") $(if $(SEEDS),--seeds "$$SEEDS") \
+	$(if $(TRACK),--track "$$TRACK") $(if $(ARGS),$$ARGS)
+PYTEST = @OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock new plan reproduce status why logs dashboard sync test test-reliability lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
+	@echo 'Options: PROJECT=opirl  SCALE=smoke|laptop|workstation|paper  ARGS="section.key=value"  ONLY=stage,arm'
+	@echo '         SEEDS=n  TRACK=live  LAUNCH=local  (ARGS, ONLY and SEEDS never touch the committed results)'
+
+setup:  ## create .venv from the hashed lock (Python 3.11 or 3.12; PYTHON=... names one)
+	@python3 -I common/bootstrap.py $(if $(PYTHON),"$$PYTHON")
+
+.venv/.ready: requirements/py311.txt requirements/py312.txt
+	@python3 -I common/bootstrap.py $(if $(PYTHON),"$$PYTHON")
+
+lock:  ## write requirements/py311.txt and py312.txt again from pyproject.toml (needs uv and the network)
+	@for minor in 11 12; do uv pip compile pyproject.toml --group dev --group bench --python-version 3.$$minor \
+		--python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --no-annotate --quiet -o requirements/py3$$minor.txt || exit 1; done
+
+new: .venv/.ready  ## start a thesis: make new PROJECT=x
+	$(STUDY) new $(OPTIONS)
+
+plan: .venv/.ready  ## jobs, minutes, disk, replicates and power of a study; starts nothing
+	$(STUDY) plan $(OPTIONS)
+
+reproduce: .venv/.ready  ## run what is missing of a study, judge its claims, write its report
+	$(STUDY) reproduce $(OPTIONS)
+
+status: .venv/.ready  ## done, running, failed and missing jobs
+	$(STUDY) status $(OPTIONS)
+
+why: .venv/.ready  ## why jobs would run again: the module, section, input or package that changed
+	$(STUDY) why $(OPTIONS)
+
+logs: .venv/.ready  ## the last failed job's traceback, and the command that debugs it alone
+	$(STUDY) logs $(OPTIONS)
+
+dashboard: .venv/.ready  ## a static site over all results, opens from disk
+	$(STUDY) dashboard $(OPTIONS)
+
+sync: .venv/.ready  ## upload the offline W&B runs
+	$(STUDY) sync $(OPTIONS)
+
+test: .venv/.ready  ## the test suite (under 10 minutes on 2 cores)
+	$(PYTEST) -n 2 -m "not slow"
+
+test-reliability: .venv/.ready  ## twenty kills, and the slow rest
+	$(PYTEST) -m slow
+
+lint: .venv/.ready  ## ruff, types, import contracts, file lengths and documentation
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m basedpyright
+	@.venv/bin/python -m basedpyright -p projects/pyrightconfig.json
+	@.venv/bin/python .venv/bin/lint-imports --no-logo
+	@.venv/bin/python -m common.lint
+
+bench: .venv/.ready  ## ours against a peer or baseline, as ratios measured in one run
+	@OMP_NUM_THREADS=1 exec .venv/bin/python -m benchmarks
+
+clean: .venv/.ready  ## list, then remove, job folders that no current study names
+	$(STUDY) clean $(OPTIONS)
