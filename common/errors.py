@@ -12,6 +12,7 @@ EXIT_OTHER = 1
 EXIT_BAD_INPUT = 2
 EXIT_NON_FINITE = 70
 EXIT_STOPPED = 75
+SHOWN = 10  # names that an error lists
 
 
 class RethesisError(Exception):
@@ -47,6 +48,8 @@ def unknown(what: str, given: str, valid: Iterable[str]) -> BadInputError:
         valid: the names that would have been accepted.
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(given, names, n=SHOWN, cutoff=0.0)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return BadInputError(f"unknown {what} {given!r}.{hint} Valid: {', '.join(names) or 'none'}.")
+    list_of = "Valid" if len(names) <= SHOWN else "Nearest"
+    shown = names if len(names) <= SHOWN else near
+    return BadInputError(f"unknown {what} {given!r}.{hint} {list_of}: {', '.join(shown) or 'none'}.")

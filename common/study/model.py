@@ -14,9 +14,8 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Resources:
-    """What one process of a stage asks of the machine (memory in GB)."""
+    """What one process of a stage asks of the machine beside its threads (memory in GB)."""
 
-    threads: int = 1
     memory_gb: float = 2.0
     gpus: int = 0
     nodes: int = 1

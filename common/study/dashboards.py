@@ -1,0 +1,99 @@
+"""Views over what was recorded: the static site, the W&B runs, the committed reports rendered again."""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.study.config import ROOT, projects
+from common.study.jobs import Job, load_study
+from common.study.queries import stale
+from common.study.store import is_done
+
+
+def dashboard(root: Path = ROOT) -> Path:
+    """Build the static site over results/ and return its index.html, relative to the root."""
+    from common.study.report import build
+
+    studies = [load_study(project) for project in projects(root)]
+    site = root / "results" / ".site"
+    build(root / "results", site, studies, stale=stale(root))
+    return (site / "index.html").relative_to(root)
+
+
+def export_offline(project: str, label: str, jobs: Sequence[Job], root: Path = ROOT) -> None:
+    """Turn the JSONL of finished jobs into offline W&B runs; a failure is a warning, never lost work."""
+    from common.tracking.wandb_export import export
+
+    folders = [job.folder(root) for job in jobs if is_done(job.folder(root))]
+    report = export(folders, project=project, group=f"{project}/{label}", directory=root / "results" / ".runs" / "wandb")
+    print(report)
+
+
+@contextmanager
+def live(project: str, label: str, track: str, root: Path = ROOT) -> Iterator[None]:
+    """With TRACK=live, a process beside the pipeline that exports rows as they are written."""
+    if track != "live":
+        yield
+        return
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "common.tracking.live", "--project", project, "--scale", label], cwd=root
+    )
+    try:
+        yield
+    finally:
+        follower.terminate()
+        follower.wait()
+
+
+def sync(root: Path = ROOT) -> int:
+    """Upload the offline W&B runs; return the exit code."""
+    from common.tracking.wandb_export import sync as upload
+
+    return upload(root / "results" / ".runs" / "wandb")
+
+
+def render_committed(*, check: bool, root: Path = ROOT) -> int:
+    """Write every report and the README's tables again from the committed files; with `check` only compare.
+
+    Returns:
+        0, or 1 when `check` found a difference.
+    """
+    from common.study.report import readme, render
+
+    different: list[str] = []
+    for project in projects(root):
+        study = load_study(project)
+        for folder in sorted((root / "results" / project).glob("*/claims.json")):
+            if "+" not in folder.parent.name:
+                with tempfile.TemporaryDirectory() as scratch:
+                    copy = Path(scratch) / folder.parent.name
+                    shutil.copytree(folder.parent, copy)
+                    render(study, copy)
+                    different += _differences(copy, folder.parent, root)
+                    if not check:
+                        shutil.copytree(copy, folder.parent, dirs_exist_ok=True)
+    text = readme(root / "README.md", root / "results", [load_study(name) for name in projects(root)], stale(root))
+    if text != (root / "README.md").read_text(encoding="utf-8"):
+        different.append("README.md")
+        if not check:
+            (root / "README.md").write_text(text, encoding="utf-8")
+    for name in different:
+        print(f"{'differs from what the committed tables give' if check else 'rendered again'}: {name}")
+    return 1 if check and different else 0
+
+
+def _differences(new: Path, old: Path, root: Path) -> list[str]:
+    names = {path.relative_to(base) for base in (new, old) for path in base.rglob("*") if path.is_file()}
+    pairs = [(name, new / name, old / name) for name in sorted(names)]
+    return [
+        str((old / name).relative_to(root))
+        for name, a, b in pairs
+        if not (a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False))
+    ]

@@ -1,0 +1,137 @@
+"""One process of a study: ``python -m common.study.job FOLDER [FOLDER ...]``.
+
+Each folder holds a job.json. Several folders are members of one stacked stage and run as one program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.errors import EXIT_OTHER, EXIT_STOPPED, BadInputError, RethesisError, StoppedError
+from common.files import read_json, write_json, write_text
+from common.study.config import ROOT
+from common.study.model import JobRef, Member, Metrics
+from common.study.store import (
+    DETERMINISTIC,
+    SPEC,
+    append_index,
+    given_up,
+    is_done,
+    locked,
+    mark_done,
+    mark_failed,
+    read_metrics,
+)
+from common.tracking.provenance import finished, provenance
+from common.tracking.redact import redact, redact_text
+from common.training import stop
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def main(folders: Sequence[Path], root: Path = ROOT) -> int:
+    """Run the jobs in `folders` that are not done; return the exit code of common.errors."""
+    stop.install()
+    with ExitStack() as locks:
+        for folder in sorted(folders):
+            locks.enter_context(locked(folder / ".lock", str(folder)))
+        todo = [folder for folder in folders if not is_done(folder)]
+        if not todo:
+            return 0
+        try:
+            run(todo, root)
+        except StoppedError as error:
+            print(error, flush=True)
+            return EXIT_STOPPED
+        except BaseException as error:
+            return _fail(todo, error)
+    return 0
+
+
+def run(folders: Sequence[Path], root: Path = ROOT) -> None:
+    """Run jobs of one stage, in the order given, and mark each done.
+
+    Raises:
+        BadInputError: an input is not done, or the folder cannot be written.
+        RethesisError: what the stage function raised.
+    """
+    specs = [read_json(folder / SPEC) for folder in folders]
+    _set_threads(int(specs[0]["threads"]))
+    members = [_member(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
+    records = [_start(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
+    module, _, name = specs[0]["run"].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    if specs[0]["stacked"]:
+        results: Sequence[Metrics] = function(members)
+    else:
+        results = [function(member.cfg, member.inputs, member.out) for member in members]
+    for spec, folder, record, metrics in zip(specs, folders, records, results, strict=True):
+        write_json(folder / "provenance.json", finished(record))
+        append_index(folder.parents[1], spec)
+        mark_done(folder, metrics)
+
+
+def _member(spec: Mapping[str, Any], folder: Path, root: Path) -> Member:
+    inputs = {
+        stage: [_reference(need, root) for need in needs] for stage, needs in spec["inputs"].items()
+    }
+    return Member(cfg=spec["config"], inputs=inputs, out=folder, axes=spec["axes"])
+
+
+def _reference(need: Mapping[str, Any], root: Path) -> JobRef:
+    folder = root / need["folder"]
+    if not is_done(folder):
+        raise BadInputError(f"input {need['folder']} is not done; run `make reproduce` for the whole study.")
+    return JobRef(axes=need["axes"], folder=folder, metrics=read_metrics(folder))
+
+
+def _start(spec: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
+    try:
+        write_text(folder / "config.yaml", yaml.safe_dump(redact(spec["config"]), sort_keys=False))
+    except OSError as error:
+        raise BadInputError(f"{folder} cannot be written: {error.strerror}. Free space or mend its rights.") from error
+    packages = set(spec["parts"]["environment"]) - {"device", "threads"}
+    record = provenance(
+        fingerprint=spec["fingerprint"],
+        parts=spec["parts"],
+        packages=packages,
+        seed=spec["axes"].get("seed"),
+        command=f"python -m common.study.job {folder.relative_to(root)}",
+        root=root,
+    )
+    write_json(folder / "provenance.json", record)
+    return record
+
+
+def _set_threads(threads: int) -> None:
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _fail(folders: Sequence[Path], error: BaseException) -> int:
+    code = error.exit_code if isinstance(error, RethesisError) else EXIT_OTHER
+    trace = redact_text(traceback.format_exc())
+    print(trace, file=sys.stderr, flush=True)
+    try:
+        for folder in folders:
+            mark_failed(folder, code, redact_text(f"{type(error).__name__}: {error}"), trace)
+    except OSError as problem:
+        print(f"FAILED could not be written: {problem}", file=sys.stderr, flush=True)
+    if code in DETERMINISTIC and all(given_up(folder) for folder in folders):
+        print("failed twice in the same way: it is not tried again until its code or configuration changes.")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main([Path(name).resolve() for name in sys.argv[1:]]))

@@ -1,0 +1,166 @@
+"""Questions about a study that start nothing: plan, status, why, logs, clean. None of them imports torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.files import read_json
+from common.study import engine
+from common.study.collect import status
+from common.study.config import SCALES, flatten, projects, scales
+from common.study.jobs import Job, seed_values
+from common.study.model import Study
+from common.study.progress import duration
+from common.study.reproduce import Request, prepare
+from common.study.store import SPEC, failure, is_done, read_index, study_fingerprint
+from common.study.tasks import Task, plan_tasks
+
+
+def plan(request: Request) -> None:
+    """Print jobs, processes, minutes, disk, replicates and power of a study; start nothing."""
+    study, cfg, jobs = prepare(request)
+    tasks = plan_tasks(jobs, request.root)
+    number = engine.cores(cfg["launch"])
+    print(f"{study.name} at scale {request.label}: {len(jobs)} jobs")
+    print(f"{'stage':<14}{'jobs':>6}{'done':>6}{'processes':>11}{'minutes':>9}{'MB':>8}")
+    for stage in study.stages:
+        mine = [job for job in jobs if job.stage.name == stage.name]
+        done = sum(is_done(job.folder(request.root)) for job in mine)
+        left = [task for task in tasks if task.stage == stage.name]
+        minutes, size = sum(task.minutes for task in left), sum(job.megabytes for job in mine)
+        print(f"{stage.name:<14}{len(mine):>6}{done:>6}{len(left):>11}{minutes:>9.1f}{size:>8.0f}")
+    total = sum(task.minutes for task in tasks)
+    print(f"about {duration(total / number)} on {number} cores; disk {sum(job.megabytes for job in jobs):.0f} MB")
+    _print_power(study, request, len(seed_values(cfg, "seeds")))
+
+
+def show_status(request: Request) -> None:
+    """Print, for each stage and arm, how many jobs are done, failed or open."""
+    _, _, jobs = prepare(request)
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for job in jobs:
+        arm = " ".join(str(value) for axis, value in job.axes.items() if axis != "seed")
+        counts[job.stage.name, arm][status(job.folder(request.root))] += 1
+    for (stage, arm), count in counts.items():
+        print(f"{stage:<12} {arm:<48} " + ", ".join(f"{number} {name}" for name, number in sorted(count.items())))
+    claims = request.result / "claims.json"
+    if claims.is_file():
+        print(f"report: {(request.result / 'report.html').relative_to(request.root)}")
+
+
+def why(request: Request) -> None:
+    """Print what changed since each open job's stage and axes last ran."""
+    _, _, jobs = prepare(request)
+    latest: dict[str, Mapping[str, Any]] = {}
+    for entry in read_index(request.runs):
+        latest[_key(entry["stage"], entry["axes"])] = entry
+        latest[_key(entry["stage"], entry["axes"], entry["scale"])] = entry
+    reasons: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if is_done(job.folder(request.root)):
+            continue
+        before = latest.get(_key(job.stage.name, job.axes, request.scale), latest.get(_key(job.stage.name, job.axes)))
+        reasons["; ".join(_changes(before["parts"], job.parts)) if before else "never ran"].append(job)
+    if not reasons:
+        print(f"nothing to do: all {len(jobs)} jobs are done")
+    for reason, found in reasons.items():
+        names = Counter(task.stage + " " + task.arm for task in (Task("", (job,), ()) for job in found))
+        print(f"{reason}:")
+        for name, count in names.items():
+            print(f"  {name} ({count} jobs)")
+
+
+def logs(request: Request) -> None:
+    """Print the last failed job's traceback and the command that runs it alone."""
+    folders = [path.parent for path in request.runs.glob("*/*/FAILED") if (path.parent / SPEC).is_file()]
+    if not folders:
+        print(f"no job of {request.project} has failed")
+        return
+    last = max(folders, key=lambda folder: (folder / "FAILED").stat().st_mtime)
+    failed, spec = failure(last), read_json(last / SPEC)
+    axes = " ".join(f"{axis}={value}" for axis, value in spec["axes"].items())
+    print(f"{spec['stage']} {axes} failed with code {failed['exit_code']} ({failed['attempts']} attempts)\n")
+    print(failed["traceback"])
+    print(f"{failed['message']}\n")
+    print(f"alone: .venv/bin/python -m common.study.job {last.relative_to(request.root)}")
+
+
+def clean(request: Request, yes: bool) -> None:
+    """List the job folders that no current study of the project names; remove them when `yes`."""
+    named: set[Path] = set()
+    for scale in scales(request.project, request.root):
+        _, _, jobs = prepare(Request(request.project, scale, root=request.root))
+        named |= {job.folder(request.root) for job in jobs}
+    found = sorted(path.parent for path in request.runs.glob("*/*/job.json") if path.parent not in named)
+    for folder in found:
+        print(f"{_megabytes(folder):8.1f} MB  {folder.relative_to(request.root)}")
+    if not found:
+        print("nothing to clean")
+    elif yes:
+        for folder in found:
+            shutil.rmtree(folder)
+        print(f"removed {len(found)} folders")
+    else:
+        print(f"{len(found)} folders that no current study names; `make clean PROJECT={request.project} YES=1` removes them")
+
+
+def stale(root: Path) -> dict[tuple[str, str], str]:
+    """(project, scale) -> why a written result is not of today's code; fresh results are left out."""
+    found: dict[tuple[str, str], str] = {}
+    for project in projects(root):
+        for scale in SCALES:
+            path = root / "results" / project / scale / "claims.json"
+            if path.is_file() and scale in scales(project, root):
+                _, _, jobs = prepare(Request(project, scale, root=root))
+                if read_json(path)["fingerprint"] != study_fingerprint(jobs):
+                    found[project, scale] = "the code or configuration moved on since this evidence was made"
+    return found
+
+
+def _print_power(study: Study, request: Request, replicates: int) -> None:
+    from common.study.power import check_family, detectable
+
+    family = [claim for claim in study.claims if claim.primary and request.scale in claim.scales]
+    print(f"{replicates} replicates; {len(family)} primary claims at this scale")
+    if not family:
+        return
+    check_family(replicates, len(family))
+    first, last = detectable(replicates, 0.05 / len(family)), detectable(replicates, 0.05)
+    print(f"80 % power needs a paired effect of {first:.2f} SD (first of {len(family)}) to {last:.2f} SD (the last)")
+
+
+def _key(stage: str, axes: Mapping[str, Any], scale: str = "") -> str:
+    return f"{scale}|{stage}|{sorted(axes.items())}"
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two fingerprints' parts, in words."""
+    words: list[str] = []
+    nouns = {"code": "module", "config": "config key", "environment": "environment"}
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    for kind, name in sorted(before.keys() | after.keys()):
+        if before.get((kind, name)) == after.get((kind, name)):
+            continue
+        verb = "added" if (kind, name) not in before else "removed" if (kind, name) not in after else "changed"
+        words.append(f"{nouns.get(kind, kind)} {name} {verb}".replace("  ", " "))
+    causes = [word for word in words if not word.startswith("inputs")]
+    return causes or words or ["the stage's function"]
+
+
+def _leaves(parts: Mapping[str, Any]) -> list[tuple[tuple[str, str], Any]]:
+    leaves: list[tuple[tuple[str, str], Any]] = []
+    for kind, value in parts.items():
+        if kind in ("code", "config", "environment"):
+            leaves += [((kind, name), leaf) for name, leaf in value.items()]
+        else:
+            leaves += [((kind, name), leaf) for name, leaf in (flatten(value) if isinstance(value, dict) else [("", value)])]
+    return leaves
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -1,0 +1,185 @@
+"""`make reproduce`: from names to a report. One study at one scale is run by one front door at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import EXIT_NON_FINITE, BadInputError
+from common.study import engine
+from common.study.collect import environment_of, overrides_label, status, write_result
+from common.study.config import ROOT, compose
+from common.study.jobs import Job, expand, load_study, select
+from common.study.model import Study
+from common.study.progress import Watch, duration
+from common.study.store import failure, locked, study_fingerprint
+from common.study.tasks import Task, plan_tasks
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: names, overrides and narrowing."""
+
+    project: str
+    scale: str = "laptop"
+    launch: str = "local"
+    overrides: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    seeds: int | None = None
+    track: str = "offline"
+    root: Path = field(default=ROOT)
+
+    @property
+    def label(self) -> str:
+        """The result folder's name: the scale, or scale+hash when the study was modified."""
+        return overrides_label(self.scale, self.overrides, self.only, self.seeds)
+
+    @property
+    def result(self) -> Path:
+        """results/<project>/<label>/."""
+        return self.root / "results" / self.project / self.label
+
+    @property
+    def runs(self) -> Path:
+        """results/.runs/<project>/, shared by all scales."""
+        return self.root / "results" / ".runs" / self.project
+
+
+def prepare(request: Request) -> tuple[Study, dict[str, Any], list[Job]]:
+    """Study, configuration and jobs of a request.
+
+    Raises:
+        BadInputError: an unknown name, key, stage or arm.
+    """
+    overrides = list(request.overrides)
+    if request.seeds is not None:
+        if request.seeds < 1:
+            raise BadInputError(f"SEEDS={request.seeds}: at least 1.")
+        overrides.append(f"seeds.count={request.seeds}")
+    cfg = compose(request.project, request.scale, overrides, request.launch, request.root)
+    study = load_study(request.project)
+    jobs = expand(study, cfg, request.root)
+    return study, cfg, select(jobs, request.only) if request.only else jobs
+
+
+def reproduce(request: Request) -> int:
+    """Run what is missing, judge the claims, write the report; return the exit code."""
+    study, cfg, jobs = prepare(request)
+    with locked(request.runs / f".{request.label}.lock", f"{request.project} at scale {request.label}"):
+        return _reproduce(request, study, cfg, jobs)
+
+
+def _reproduce(request: Request, study: Study, cfg: Mapping[str, Any], jobs: Sequence[Job]) -> int:
+    tasks = plan_tasks(jobs, request.root)
+    report = request.result / "report.html"
+    if not tasks and _current(request, jobs):
+        print(f"nothing to do: all {len(jobs)} jobs are done. Report: {_relative(report, request)}")
+        return _exit_code(jobs, request.root, ())
+    _announce(request, jobs, tasks, cfg)
+    ran: set[str] = set()
+    while tasks:
+        ran |= {job.fingerprint for task in tasks for job in task.jobs}
+        stopped = _run(request, tasks, cfg)
+        if stopped is not None:
+            print("stopped; the same command continues")
+            return 128 + stopped
+        before, tasks = tasks, plan_tasks(jobs, request.root)
+        tasks = tasks if _fell_apart(before, request.root) else []
+    finish(request, study, jobs)
+    return _exit_code(jobs, request.root, ran)
+
+
+def finish(request: Request, study: Study, jobs: Sequence[Job]) -> None:
+    """Write table, claims and report of a result, export to W&B, and say where the report is."""
+    from common.study.report import render
+    from common.tracking.provenance import git_state
+
+    git = git_state(request.root)
+    environment = environment_of(study, jobs, request.root, **_circumstances(request, git))
+    environment["dirty"] = bool(environment["dirty"] or git["dirty"])
+    write_result(study, jobs, request.result, scale=request.scale, environment=environment, root=request.root)
+    render(study, request.result)
+    _export(request, jobs)
+    print(f"report: {_relative(request.result / 'report.html', request)}")
+
+
+def _circumstances(request: Request, git: Mapping[str, Any]) -> dict[str, Any]:
+    narrowed = [f"ONLY={','.join(request.only)}"] if request.only else []
+    narrowed += [f"SEEDS={request.seeds}"] if request.seeds is not None else []
+    command = f"make reproduce PROJECT={request.project} SCALE={request.scale}"
+    command += "".join(f" {word}" for word in narrowed)
+    command += f' ARGS="{" ".join(request.overrides)}"' if request.overrides else ""
+    return {
+        "scale": request.scale,
+        "commit": git["commit"],
+        "overrides": [*request.overrides, *narrowed],
+        "command": command,
+    }
+
+
+def _run(request: Request, tasks: Sequence[Task], cfg: Mapping[str, Any]) -> int | None:
+    scratch = request.runs / ".engine" / request.label
+    with Watch(tasks, request.root, engine.cores(cfg["launch"])) as watch, _live(request):
+        return engine.run(
+            tasks, scale=request.scale, engine=scratch, launch=cfg["launch"], root=request.root, watch=watch
+        )
+
+
+def _announce(request: Request, jobs: Sequence[Job], tasks: Sequence[Task], cfg: Mapping[str, Any]) -> None:
+    minutes = sum(task.minutes for task in tasks)
+    wall = minutes / engine.cores(cfg["launch"])
+    open_jobs = sum(len(task.jobs) for task in tasks)
+    print(
+        f"{request.project} at scale {request.label}: {open_jobs} of {len(jobs)} jobs to run in {len(tasks)} processes, "
+        f"about {duration(wall)} on {engine.cores(cfg['launch'])} cores ({minutes / 60:.2f} CPU-hours)",
+        flush=True,
+    )
+
+
+def _current(request: Request, jobs: Sequence[Job]) -> bool:
+    """Whether the written result is of exactly these jobs, with every file in place."""
+    from common.files import read_json
+
+    claims = request.result / "claims.json"
+    files = [claims, *(request.result / name for name in ("report.md", "report.html", "table.csv", "curves.csv"))]
+    return all(file.is_file() for file in files) and read_json(claims)["fingerprint"] == study_fingerprint(jobs)
+
+
+def _fell_apart(tasks: Sequence[Task], root: Path) -> bool:
+    """Whether a stack of several members stopped on a non-finite number: they are then run one by one."""
+    return any(
+        len(task.jobs) > 1 and any(failure(job.folder(root)).get("exit_code") == EXIT_NON_FINITE for job in task.jobs)
+        for task in tasks
+    )
+
+
+def _exit_code(jobs: Sequence[Job], root: Path, ran: Sequence[str] | set[str]) -> int:
+    states = {job.fingerprint: status(job.folder(root)) for job in jobs}
+    diverged = [job for job in jobs if states[job.fingerprint] == "diverged"]
+    lost = [job for job in jobs if states[job.fingerprint] in ("failed", "missing")]
+    for name, found in (("diverged (the claims count them at the worst value)", diverged), ("not done", lost)):
+        if found:
+            print(f"{len(found)} jobs {name}, the first: {found[0].label}. `make logs` shows why.")
+    if lost:
+        return 1
+    return EXIT_NON_FINITE if any(job.fingerprint in ran for job in diverged) else 0
+
+
+def _export(request: Request, jobs: Sequence[Job]) -> None:
+    from common.study.dashboards import export_offline
+
+    export_offline(request.project, request.label, jobs, request.root)
+
+
+def _live(request: Request) -> Any:
+    from common.study.dashboards import live
+
+    return live(request.project, request.label, request.track)
+
+
+def _relative(path: Path, request: Request) -> Path:
+    return path.relative_to(request.root)
+
+

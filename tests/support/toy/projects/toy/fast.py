@@ -1,0 +1,3 @@
+"""Another arm."""
+
+FACTOR = 3.0
