@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +15,7 @@ CHUNK = 1 << 20
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def replacing(path: Path, mode: str = "wb") -> Generator[IO[Any]]:
     """Open a temporary file beside `path`; on success fsync it and rename it over `path`.
 
     The temporary file stands in the same folder, because a rename across file systems is not atomic.

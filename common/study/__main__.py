@@ -5,64 +5,80 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from common.errors import EXIT_BAD_INPUT, RethesisError, unknown
+from common.errors import BadInputError, RethesisError, unknown
 
-COMMANDS = ("plan", "reproduce", "status", "why", "logs", "dashboard", "sync", "clean", "new", "list", "render")
+if TYPE_CHECKING:
+    from common.study.reproduce import Request
+
+COMMANDS = {
+    "plan": "jobs, minutes, disk, replicates and power; starts nothing",
+    "reproduce": "run what is missing, judge the claims, write the report",
+    "status": "done, failed and missing jobs",
+    "why": "why jobs would run again",
+    "logs": "the last failed job's traceback and the command that runs it alone",
+    "clean": "list job folders that no current study names (--yes removes them)",
+    "new": "write the folder, config and test file of a new thesis",
+    "list": "projects and their scales",
+    "dashboard": "a static site over all results",
+    "sync": "upload the offline W&B runs",
+    "render": "write committed reports and the README's tables again (--check only compares)",
+}
+WITHOUT_STUDY = ("new", "list", "dashboard", "sync", "render")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = argparse.ArgumentParser(prog="python -m common.study", description=__doc__)
-    parse.add_argument("command", help=", ".join(COMMANDS))
+    lines = "\n".join(f"  {name:<11}{text}" for name, text in COMMANDS.items())
+    parse = argparse.ArgumentParser(
+        prog="python -m common.study",
+        description=f"commands:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parse.add_argument("command", metavar="COMMAND")
     parse.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. agent.actor_lr=3e-5")
     parse.add_argument("--project", default="", help="a folder of projects/")
     parse.add_argument("--scale", default="laptop", help="smoke, laptop, workstation or paper")
     parse.add_argument("--launch", default="local", help="a file of configs/launch/")
     parse.add_argument("--only", default="", help="stages and arms, separated by commas")
     parse.add_argument("--seeds", default="", help="number of replicates")
-    parse.add_argument("--track", default="offline", choices=("offline", "live"), help="W&B beside the run")
+    parse.add_argument("--track", default="offline", help="offline, or live: W&B beside the run")
     parse.add_argument("--yes", action="store_true", help="clean: remove, do not only list")
     parse.add_argument("--check", action="store_true", help="render: fail on any difference, write nothing")
     return parse
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; bad input gets one message and exit code 2."""
-    parse = parser()
-    options, extra = parse.parse_known_intermixed_args(arguments)
+    """Run one command; an error that we know gets one message and its exit code."""
     try:
+        options, extra = parser().parse_known_intermixed_args(arguments)
         if extra:
-            near = difflib.get_close_matches(extra[0], ["--project", "--scale", "--only", "--seeds"], 1, 0.0)
-            raise _bad(f"unknown option {extra[0]!r}. Did you mean {near[0]!r}?")
-        return _command(options.command)(options)
+            flags = ["--project", "--scale", "--launch", "--only", "--seeds", "--track", "--yes", "--check"]
+            near = difflib.get_close_matches(extra[0], flags, 1, 0.0)
+            raise BadInputError(f"unknown option {extra[0]!r}. Did you mean {near[0]!r}?")
+        if options.command not in COMMANDS:
+            raise unknown("command", options.command, COMMANDS)
+        run = _general if options.command in WITHOUT_STUDY else _of_study
+        return run(options)
     except RethesisError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
+    except BrokenPipeError:  # `make plan | head`
         return 0
 
 
-def _bad(message: str) -> RethesisError:
-    from common.errors import BadInputError
-
-    return BadInputError(message)
-
-
-def _command(name: str) -> Callable[[argparse.Namespace], int]:
-    if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
-    return globals()[f"_{name}"]
-
-
-def _request(options: argparse.Namespace) -> object:
+def _request(options: argparse.Namespace) -> Request:
     from common.study.config import check_names
-    from common.study.reproduce import Request
 
     check_names(options.project, options.scale, options.launch)
     if options.seeds and not options.seeds.isdigit():
-        raise _bad(f"SEEDS={options.seeds!r} is not a whole number.")
+        raise BadInputError(f"SEEDS={options.seeds!r} is not a whole number.")
+    if options.track not in ("offline", "live"):
+        raise unknown("TRACK", options.track, ("offline", "live"))
+    from common.study.reproduce import Request
+
     return Request(
         project=options.project,
         scale=options.scale,
@@ -74,67 +90,44 @@ def _request(options: argparse.Namespace) -> object:
     )
 
 
-def _query(name: str) -> Callable[[argparse.Namespace], int]:
-    def command(options: argparse.Namespace) -> int:
-        from common.study import queries
-
-        getattr(queries, name)(_request(options))
-        return 0
-
-    return command
-
-
-_plan, _status, _why, _logs = (_query(name) for name in ("plan", "show_status", "why", "logs"))
-
-
-def _reproduce(options: argparse.Namespace) -> int:
+def _of_study(options: argparse.Namespace) -> int:
+    request = _request(options)
+    from common.study import queries
     from common.study.reproduce import reproduce
 
-    return reproduce(_request(options))  # pyright: ignore[reportArgumentType]
-
-
-def _clean(options: argparse.Namespace) -> int:
-    from common.study.queries import clean
-
-    clean(_request(options), options.yes)  # pyright: ignore[reportArgumentType]
+    if options.command == "reproduce":
+        return reproduce(request)
+    if options.command == "clean":
+        queries.clean(request, options.yes)
+    else:
+        {"plan": queries.plan, "status": queries.status, "why": queries.why, "logs": queries.logs}[
+            options.command
+        ](request)
     return 0
 
 
-def _dashboard(_options: argparse.Namespace) -> int:
-    from common.study.dashboards import dashboard
+def _general(options: argparse.Namespace) -> int:
+    from common.study.config import ROOT, projects, scales
 
-    print(f"dashboard: {dashboard()}")
-    return 0
+    if options.command == "list":
+        for project in projects():
+            print(f"{project}: {', '.join(scales(project))}")
+        return 0
+    if options.command == "new":
+        from common.study.scaffold import create
 
+        for path in create(options.project, ROOT):
+            print(f"wrote {path.relative_to(ROOT)}")
+        return 0
+    from common.study import views
 
-def _sync(_options: argparse.Namespace) -> int:
-    from common.study.dashboards import sync
-
-    return sync()
-
-
-def _render(options: argparse.Namespace) -> int:
-    from common.study.dashboards import render_committed
-
-    return render_committed(check=options.check)
-
-
-def _new(options: argparse.Namespace) -> int:
-    from common.study.config import ROOT
-    from common.study.scaffold import create
-
-    for path in create(options.project, ROOT):
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
-
-
-def _list(_options: argparse.Namespace) -> int:
-    from common.study.config import projects, scales
-
-    for project in projects():
-        print(f"{project}: {', '.join(scales(project))}")
+    if options.command == "render":
+        return views.render_committed(check=options.check)
+    if options.command == "sync":
+        return views.sync()
+    print(f"dashboard: {views.dashboard()}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(EXIT_BAD_INPUT if len(sys.argv) < 2 and parser().print_usage() is None else main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:] or ["--help"]))

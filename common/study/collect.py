@@ -69,7 +69,10 @@ def write_result(
     write_json(folder / "environment.json", dict(environment))
     worst = worst_of(jobs, (claim.metric for claim in study.claims))
     findings = judge(
-        study.claims, rows, scale, lambda row, metric: worst[row["fingerprint"]].get(metric.name, float("nan"))
+        study.claims,
+        rows,
+        scale,
+        lambda row, metric: worst[row["fingerprint"]].get(metric.name, float("nan")),
     )
     entries = [to_json(claim, finding) for claim, finding in zip(study.claims, findings, strict=True)]
     claims = {
@@ -84,9 +87,7 @@ def write_result(
     return entries
 
 
-def environment_of(
-    study: Study, jobs: Sequence[Job], root: Path, **extra: Any
-) -> dict[str, Any]:
+def environment_of(study: Study, jobs: Sequence[Job], root: Path, **extra: Any) -> dict[str, Any]:
     """Machine, versions and cost of a result, from the provenance of its jobs; no path, no host name."""
     records = [_provenance(job, root) for job in jobs if is_done(job.folder(root))]
     cost: dict[str, dict[str, float]] = {}
@@ -109,7 +110,9 @@ def environment_of(
         "python": first.get("python"),
         "packages": first.get("packages", {}),
         "gpus": sorted({gpu for record in records for gpu in record["gpus"]}),
-        "seeds": sorted({int(job.axes["seed"]) for job in jobs if "seed" in job.axes and job.role == "study"}),
+        "seeds": sorted(
+            {int(job.axes["seed"]) for job in jobs if "seed" in job.axes and job.role == "study"}
+        ),
         "cost": cost,
         "cpu_hours": round(sum(entry["cpu_minutes"] for entry in cost.values()) / 60, 3),
         "dirty": any(record["git"]["dirty"] for record in records),
@@ -131,7 +134,9 @@ def csv_text(rows: Sequence[Row], first: Sequence[str]) -> str:
 def read_csv(path: Path) -> list[Row]:
     """Rows of a table or of curves: numbers as int or float, empty cells left out."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+        return [
+            {key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)
+        ]
 
 
 def curve_rows(jobs: Sequence[Job], root: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,9 +21,9 @@ from common.study.tasks import Task
 from common.tracking.provenance import usable_cores
 
 # Only the existence of DONE counts: each flag was found necessary after kill -9 (ARCHITECTURE.md, "the engine").
-FLAGS = (
+FLAGS = shlex.split(
     "--nolock --ignore-incomplete --keep-incomplete --keep-going --rerun-triggers mtime --quiet all --latency-wait 1"
-).split()
+)
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.25
 
@@ -63,7 +64,7 @@ def run(
         with (engine / "snakemake.log").open("w") as log:
             child = subprocess.Popen(
                 command(engine, launch), cwd=root, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_default_signals,
+                preexec_fn=_default_signals,  # noqa: PLW1509 - no thread runs yet
             )  # fmt: skip
             while child.poll() is None and not received:
                 watch()
@@ -105,7 +106,9 @@ def write_plan(tasks: Sequence[Task], scale: str, engine: Path, root: Path) -> N
         plan = {"engine": str(engine.relative_to(root)), "tasks": planned, "stages": stages}
         write_json(engine / "tasks.json", plan)
     except OSError as error:
-        raise BadInputError(f"{engine} cannot be written: {error.strerror}. Free space or mend its rights.") from error
+        raise BadInputError(
+            f"{engine} cannot be written: {error.strerror}. Free space or mend its rights."
+        ) from error
 
 
 def command(engine: Path, launch: Mapping[str, Any]) -> list[str]:

@@ -81,9 +81,7 @@ def run(folders: Sequence[Path], root: Path = ROOT) -> None:
 
 
 def _member(spec: Mapping[str, Any], folder: Path, root: Path) -> Member:
-    inputs = {
-        stage: [_reference(need, root) for need in needs] for stage, needs in spec["inputs"].items()
-    }
+    inputs = {stage: [_reference(need, root) for need in needs] for stage, needs in spec["inputs"].items()}
     return Member(cfg=spec["config"], inputs=inputs, out=folder, axes=spec["axes"])
 
 
@@ -98,7 +96,9 @@ def _start(spec: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
     try:
         write_text(folder / "config.yaml", yaml.safe_dump(redact(spec["config"]), sort_keys=False))
     except OSError as error:
-        raise BadInputError(f"{folder} cannot be written: {error.strerror}. Free space or mend its rights.") from error
+        raise BadInputError(
+            f"{folder} cannot be written: {error.strerror}. Free space or mend its rights."
+        ) from error
     packages = set(spec["parts"]["environment"]) - {"device", "threads"}
     record = provenance(
         fingerprint=spec["fingerprint"],

@@ -123,10 +123,15 @@ def _kind_of(word: str, jobs: Sequence[Job]) -> str:
 def _points(stage: Stage, cfg: Mapping[str, Any]) -> list[dict[str, AxisValue]]:
     points: dict[tuple[Any, ...], dict[str, AxisValue]] = {}
     seeds = seed_values(cfg, "seeds") + seed_values(cfg, "validation_seeds")
-    for entry in cfg["grid"].get(stage.name) or []:
-        given = {"seed": seeds, **entry} if "seed" in stage.axes else dict(entry)
+    entries: list[dict[str, list[AxisValue]]] = cfg["grid"].get(stage.name) or []
+    for entry in entries:
+        given: dict[str, Sequence[AxisValue]] = (
+            {"seed": seeds, **entry} if "seed" in stage.axes else dict(entry)
+        )
         if sorted(given) != sorted(stage.axes):
-            raise BadInputError(f"grid.{stage.name} has axes {sorted(given)}; the stage has {sorted(stage.axes)}.")
+            raise BadInputError(
+                f"grid.{stage.name} has axes {sorted(given)}; the stage has {sorted(stage.axes)}."
+            )
         for values in itertools.product(*(given[axis] for axis in stage.axes)):
             points[values] = dict(zip(stage.axes, values, strict=True))
     return list(points.values())
@@ -179,7 +184,8 @@ def _modules(stage: Stage, axes: Mapping[str, AxisValue]) -> tuple[str, ...]:
 def _with_variants(stage: Stage, axes: Mapping[str, AxisValue], cfg: Mapping[str, Any]) -> dict[str, Any]:
     merged = {key: copy.deepcopy(cfg[key]) for key in (*stage.config, "minutes", "megabytes")}
     for axis in stage.axes:
-        changes = (cfg["variants"].get(axis) or {}).get(axes[axis]) or {}
+        values: dict[AxisValue, dict[str, Any]] = cfg["variants"].get(axis) or {}
+        changes = values.get(axes[axis]) or {}
         for section, change in changes.items():
             if section in merged:
                 _merge(merged[section], change, f"variants.{axis}.{axes[axis]}.{section}")

@@ -35,7 +35,7 @@ class Need:
     """
 
     stage: str
-    on: Mapping[str, str | None] = field(default_factory=dict)
+    on: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stage:
     run: str
     axes: tuple[str, ...]
     needs: tuple[Need, ...] = ()
-    arms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    arms: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     config: tuple[str, ...] = ()
     resources: Resources = Resources()
     stacked: str | None = None
@@ -207,7 +207,8 @@ class Claim:
 @dataclass(frozen=True)
 class Curves:
     """Learning curves for the report: `y` against `x` from history.jsonl, a panel per `panel` value, a
-    line with a band per `line` value."""
+    line with a band per `line` value.
+    """
 
     id: str
     caption: str
@@ -254,7 +255,7 @@ class Study:
     curves: tuple[Curves, ...] = ()
     figures: tuple[Figure, ...] = ()
     packages: tuple[str, ...] = ("torch", "numpy", "pytorch-lightning")
-    limits: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def stage(self, name: str) -> Stage:
         """The stage of that name.

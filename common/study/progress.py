@@ -19,7 +19,12 @@ from common.study.store import failure, is_done
 from common.study.tasks import Task
 
 State = Literal["done", "running", "waiting", "failed"]
-MARKS: Mapping[State, str] = {"done": "[green]●[/]", "running": "[yellow]◐[/]", "waiting": "[dim]○[/]", "failed": "[red]✗[/]"}  # fmt: skip
+MARKS: Mapping[State, str] = {
+    "done": "[green]●[/]",
+    "running": "[yellow]◐[/]",
+    "waiting": "[dim]○[/]",
+    "failed": "[red]✗[/]",
+}
 
 
 def duration(minutes: float) -> str:
@@ -56,7 +61,9 @@ class Watch:
         self.tasks, self.root, self.cores = tasks, root, cores
         self.started, self.last = time.time(), 0.0
         self.reported: set[str] = set()
-        self.live = Live(console=Console(), auto_refresh=False, transient=True) if sys.stdout.isatty() else None
+        self.live = (
+            Live(console=Console(), auto_refresh=False, transient=True) if sys.stdout.isatty() else None
+        )
 
     def __enter__(self) -> Watch:
         if self.live:
@@ -70,10 +77,13 @@ class Watch:
             self.live.__exit__(kind, error, trace)
 
     def __call__(self) -> None:
+        """Look once a second; print or redraw what changed."""
         if time.time() - self.last < 1.0:
             return
         self.last = time.time()
-        states = {task.name: [state(job, self.root, self.started) for job in task.jobs] for task in self.tasks}
+        states: dict[str, list[State]] = {
+            task.name: [state(job, self.root, self.started) for job in task.jobs] for task in self.tasks
+        }
         if self.live:
             self.live.update(self.table(states), refresh=True)
             return
@@ -96,9 +106,11 @@ class Watch:
             part = share(task.jobs[0].folder(self.root)) if "running" in now else None
             word = max(set(now), key=now.count) if part is None else f"{part:4.0%}"
             table.add_row(task.stage, task.arm, " ".join(MARKS[one] for one in now), word)
-        done = sum(all(one != "waiting" and one != "running" for one in now) for now in states.values())
+        done = sum(all(one not in ("waiting", "running") for one in now) for now in states.values())
         elapsed = duration((time.time() - self.started) / 60)
-        table.caption = f"{done}/{len(self.tasks)} processes · {elapsed} gone · {duration(self.remaining(states))} left"
+        table.caption = (
+            f"{done}/{len(self.tasks)} processes · {elapsed} gone · {duration(self.remaining(states))} left"
+        )
         return table
 
     def remaining(self, states: Mapping[str, Sequence[State]]) -> float:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.files import read_json
 from common.study import engine
-from common.study.collect import status
-from common.study.config import SCALES, flatten, projects, scales
+from common.study.collect import status as status_of
+from common.study.config import SCALES, projects, scales
 from common.study.jobs import Job, seed_values
 from common.study.model import Study
 from common.study.progress import duration
@@ -35,19 +34,24 @@ def plan(request: Request) -> None:
         minutes, size = sum(task.minutes for task in left), sum(job.megabytes for job in mine)
         print(f"{stage.name:<14}{len(mine):>6}{done:>6}{len(left):>11}{minutes:>9.1f}{size:>8.0f}")
     total = sum(task.minutes for task in tasks)
-    print(f"about {duration(total / number)} on {number} cores; disk {sum(job.megabytes for job in jobs):.0f} MB")
+    print(
+        f"about {duration(total / number)} on {number} cores; disk {sum(job.megabytes for job in jobs):.0f} MB"
+    )
     _print_power(study, request, len(seed_values(cfg, "seeds")))
 
 
-def show_status(request: Request) -> None:
+def status(request: Request) -> None:
     """Print, for each stage and arm, how many jobs are done, failed or open."""
     _, _, jobs = prepare(request)
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for job in jobs:
         arm = " ".join(str(value) for axis, value in job.axes.items() if axis != "seed")
-        counts[job.stage.name, arm][status(job.folder(request.root))] += 1
+        counts[job.stage.name, arm][status_of(job.folder(request.root))] += 1
     for (stage, arm), count in counts.items():
-        print(f"{stage:<12} {arm:<48} " + ", ".join(f"{number} {name}" for name, number in sorted(count.items())))
+        print(
+            f"{stage:<12} {arm:<48} "
+            + ", ".join(f"{number} {name}" for name, number in sorted(count.items()))
+        )
     claims = request.result / "claims.json"
     if claims.is_file():
         print(f"report: {(request.result / 'report.html').relative_to(request.root)}")
@@ -64,7 +68,9 @@ def why(request: Request) -> None:
     for job in jobs:
         if is_done(job.folder(request.root)):
             continue
-        before = latest.get(_key(job.stage.name, job.axes, request.scale), latest.get(_key(job.stage.name, job.axes)))
+        before = latest.get(
+            _key(job.stage.name, job.axes, request.scale), latest.get(_key(job.stage.name, job.axes))
+        )
         reasons["; ".join(_changes(before["parts"], job.parts)) if before else "never ran"].append(job)
     if not reasons:
         print(f"nothing to do: all {len(jobs)} jobs are done")
@@ -106,7 +112,10 @@ def clean(request: Request, yes: bool) -> None:
             shutil.rmtree(folder)
         print(f"removed {len(found)} folders")
     else:
-        print(f"{len(found)} folders that no current study names; `make clean PROJECT={request.project} YES=1` removes them")
+        print(
+            f"{len(found)} folders that no current study names; "
+            f"`make clean PROJECT={request.project} YES=1` removes them"
+        )
 
 
 def stale(root: Path) -> dict[tuple[str, str], str]:
@@ -131,7 +140,9 @@ def _print_power(study: Study, request: Request, replicates: int) -> None:
         return
     check_family(replicates, len(family))
     first, last = detectable(replicates, 0.05 / len(family)), detectable(replicates, 0.05)
-    print(f"80 % power needs a paired effect of {first:.2f} SD (first of {len(family)}) to {last:.2f} SD (the last)")
+    print(
+        f"80 % power needs a paired effect of {first:.2f} SD (first of {len(family)}) to {last:.2f} SD (the last)"
+    )
 
 
 def _key(stage: str, axes: Mapping[str, Any], scale: str = "") -> str:
@@ -146,21 +157,21 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for kind, name in sorted(before.keys() | after.keys()):
         if before.get((kind, name)) == after.get((kind, name)):
             continue
-        verb = "added" if (kind, name) not in before else "removed" if (kind, name) not in after else "changed"
+        verb = (
+            "added" if (kind, name) not in before else "removed" if (kind, name) not in after else "changed"
+        )
         words.append(f"{nouns.get(kind, kind)} {name} {verb}".replace("  ", " "))
     causes = [word for word in words if not word.startswith("inputs")]
     return causes or words or ["the stage's function"]
 
 
 def _leaves(parts: Mapping[str, Any]) -> list[tuple[tuple[str, str], Any]]:
-    leaves: list[tuple[tuple[str, str], Any]] = []
-    for kind, value in parts.items():
-        if kind in ("code", "config", "environment"):
-            leaves += [((kind, name), leaf) for name, leaf in value.items()]
-        else:
-            leaves += [((kind, name), leaf) for name, leaf in (flatten(value) if isinstance(value, dict) else [("", value)])]
-    return leaves
+    return [
+        ((kind, name), leaf)
+        for kind, value in parts.items()
+        for name, leaf in (value.items() if isinstance(value, Mapping) else [("", value)])  # pyright: ignore
+    ]
 
 
 def _megabytes(folder: Path) -> float:
-    return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file()) / 1e6
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -128,12 +128,11 @@ def _run(request: Request, tasks: Sequence[Task], cfg: Mapping[str, Any]) -> int
 
 
 def _announce(request: Request, jobs: Sequence[Job], tasks: Sequence[Task], cfg: Mapping[str, Any]) -> None:
-    minutes = sum(task.minutes for task in tasks)
-    wall = minutes / engine.cores(cfg["launch"])
+    minutes, cores = sum(task.minutes for task in tasks), engine.cores(cfg["launch"])
     open_jobs = sum(len(task.jobs) for task in tasks)
     print(
-        f"{request.project} at scale {request.label}: {open_jobs} of {len(jobs)} jobs to run in {len(tasks)} processes, "
-        f"about {duration(wall)} on {engine.cores(cfg['launch'])} cores ({minutes / 60:.2f} CPU-hours)",
+        f"{request.project} at scale {request.label}: {open_jobs} of {len(jobs)} jobs to run in "
+        f"{len(tasks)} processes, about {duration(minutes / cores)} on {cores} cores ({minutes / 60:.2f} CPU-hours)",
         flush=True,
     )
 
@@ -143,14 +142,20 @@ def _current(request: Request, jobs: Sequence[Job]) -> bool:
     from common.files import read_json
 
     claims = request.result / "claims.json"
-    files = [claims, *(request.result / name for name in ("report.md", "report.html", "table.csv", "curves.csv"))]
-    return all(file.is_file() for file in files) and read_json(claims)["fingerprint"] == study_fingerprint(jobs)
+    files = [
+        claims,
+        *(request.result / name for name in ("report.md", "report.html", "table.csv", "curves.csv")),
+    ]
+    return all(file.is_file() for file in files) and read_json(claims)["fingerprint"] == study_fingerprint(
+        jobs
+    )
 
 
 def _fell_apart(tasks: Sequence[Task], root: Path) -> bool:
     """Whether a stack of several members stopped on a non-finite number: they are then run one by one."""
     return any(
-        len(task.jobs) > 1 and any(failure(job.folder(root)).get("exit_code") == EXIT_NON_FINITE for job in task.jobs)
+        len(task.jobs) > 1
+        and any(failure(job.folder(root)).get("exit_code") == EXIT_NON_FINITE for job in task.jobs)
         for task in tasks
     )
 
@@ -159,7 +164,10 @@ def _exit_code(jobs: Sequence[Job], root: Path, ran: Sequence[str] | set[str]) -
     states = {job.fingerprint: status(job.folder(root)) for job in jobs}
     diverged = [job for job in jobs if states[job.fingerprint] == "diverged"]
     lost = [job for job in jobs if states[job.fingerprint] in ("failed", "missing")]
-    for name, found in (("diverged (the claims count them at the worst value)", diverged), ("not done", lost)):
+    for name, found in (
+        ("diverged (the claims count them at the worst value)", diverged),
+        ("not done", lost),
+    ):
         if found:
             print(f"{len(found)} jobs {name}, the first: {found[0].label}. `make logs` shows why.")
     if lost:
@@ -168,18 +176,16 @@ def _exit_code(jobs: Sequence[Job], root: Path, ran: Sequence[str] | set[str]) -
 
 
 def _export(request: Request, jobs: Sequence[Job]) -> None:
-    from common.study.dashboards import export_offline
+    from common.study.views import export_offline
 
     export_offline(request.project, request.label, jobs, request.root)
 
 
 def _live(request: Request) -> Any:
-    from common.study.dashboards import live
+    from common.study.views import live
 
     return live(request.project, request.label, request.track)
 
 
 def _relative(path: Path, request: Request) -> Path:
     return path.relative_to(request.root)
-
-

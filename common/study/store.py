@@ -1,10 +1,10 @@
 """A job's folder: its specification, its markers, its lock. DONE, written last, is the only truth about success.
 
-    job.json       what to run (written by the front door; everything a worker needs)
-    config.yaml    the resolved configuration, for people
-    metrics.json   final scalars                 history.jsonl  curves
-    DONE           digests of the two; written last, by rename
-    FAILED         exit code, attempts, traceback
+job.json       what to run (written by the front door; everything a worker needs)
+config.yaml    the resolved configuration, for people
+metrics.json   final scalars                 history.jsonl  curves
+DONE           digests of the two; written last, by rename
+FAILED         exit code, attempts, traceback
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,10 @@ def write_spec(job: Job, scale: str, root: Path) -> Path:
         "parts": dict(job.parts),
         "threads": job.parts["environment"]["threads"],
         "inputs": {
-            name: [{"axes": dict(need.axes), "folder": str(need.folder(root).relative_to(root))} for need in needs]
+            name: [
+                {"axes": dict(need.axes), "folder": str(need.folder(root).relative_to(root))}
+                for need in needs
+            ]
             for name, needs in job.inputs.items()
         },
     }
@@ -85,7 +88,9 @@ def read_metrics(folder: Path) -> dict[str, float]:
 def mark_failed(folder: Path, code: int, message: str, trace: str) -> None:
     """Write FAILED; the number of attempts goes on from an earlier one."""
     attempts = failure(folder).get("attempts", 0) + 1
-    write_json(folder / FAILED, {"exit_code": code, "attempts": attempts, "message": message, "traceback": trace})
+    write_json(
+        folder / FAILED, {"exit_code": code, "attempts": attempts, "message": message, "traceback": trace}
+    )
 
 
 def failure(folder: Path) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def given_up(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str) -> Generator[None]:
     """Hold an exclusive flock on `path`; a waiter says once which process it waits for.
 
     The kernel releases the lock when its holder dies, however it dies.

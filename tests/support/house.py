@@ -25,12 +25,19 @@ class House:
         return [sys.executable, "-m", "common.study", *arguments]
 
     def environment(self, **extra: str) -> dict[str, str]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("RETHESIS", "PYTHON"))}
+        clean = {
+            key: value for key, value in os.environ.items() if not key.startswith(("RETHESIS", "PYTHON"))
+        }
         return {**clean, "PYTHONPATH": str(self.root), "PYTHONWARNINGS": "ignore", **extra}
 
     def run(self, *arguments: str, code: int | None = 0, **extra: str) -> str:
         done = subprocess.run(
-            self.command(*arguments), cwd=self.root, env=self.environment(**extra), text=True, capture_output=True
+            self.command(*arguments),
+            check=False,
+            cwd=self.root,
+            env=self.environment(**extra),
+            text=True,
+            capture_output=True,
         )
         output = done.stdout + done.stderr
         assert code is None or done.returncode == code, output

@@ -7,7 +7,6 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-
 from house import House, make_house
 
 

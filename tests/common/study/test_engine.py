@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from house import House, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -50,13 +49,19 @@ def test_a_constant_of_one_arm_reruns_that_arm_alone(house: House) -> None:
 def test_one_override_goes_to_its_own_result_and_reruns_what_reads_it(house: House) -> None:
     reproduce(house, "--scale", "smoke")
     (house.root / "calls.txt").unlink()
-    before = {path.name: path.read_bytes() for path in (house.root / "results/toy/smoke").iterdir() if path.is_file()}
+    before = {
+        path.name: path.read_bytes()
+        for path in (house.root / "results/toy/smoke").iterdir()
+        if path.is_file()
+    }
     reproduce(house, "--scale", "smoke", "toy.steps=6")
     assert len(house.calls()) == 7  # `total` reads no `toy` section, but its input changed
     folders = sorted(path.name for path in (house.root / "results" / "toy").iterdir())
     assert folders[0] == "smoke" and folders[1].startswith("smoke+")
     assert before == {
-        path.name: path.read_bytes() for path in (house.root / "results/toy/smoke").iterdir() if path.is_file()
+        path.name: path.read_bytes()
+        for path in (house.root / "results/toy/smoke").iterdir()
+        if path.is_file()
     }
     why = house.run("why", "--project", "toy", "--scale", "smoke", "toy.steps=7")
     assert "config key toy.steps changed" in why
@@ -78,7 +83,9 @@ def test_other_scales_share_jobs(house: House) -> None:
 
 
 @pytest.mark.parametrize("victims", ["front door", "front door and engine", "everything"])
-def test_kill_nine_then_the_same_command_gives_the_same_bits(new_house: Callable[[], House], victims: str) -> None:
+def test_kill_nine_then_the_same_command_gives_the_same_bits(
+    new_house: Callable[[], House], victims: str
+) -> None:
     whole, killed = new_house(), new_house()
     reproduce(whole, "toy.sleep=0.05", "--scale", "smoke")
     process = killed.start("reproduce", "--project", "toy", "--scale", "smoke", "toy.sleep=0.05")
@@ -126,11 +133,19 @@ def test_eight_identical_commands_one_works(house: House) -> None:
 
 
 def test_a_crash_leaves_the_rest_running_and_logs_show_it(house: House) -> None:
-    house.edit("projects/toy/stages.py", 'state["step"] == cfg["toy"]["crash_at"]', 'cfg["axes"] == {"arm": "fast", "seed": 1}')
+    house.edit(
+        "projects/toy/stages.py",
+        'state["step"] == cfg["toy"]["crash_at"]',
+        'cfg["axes"] == {"arm": "fast", "seed": 1}',
+    )
     output = reproduce(house, "--scale", "smoke", code=1)
     assert "make logs" in output
     logs = house.run("logs", "--project", "toy")
-    assert "planted crash" in logs and "RuntimeError" in logs and "count arm=fast seed=1 failed with code 1" in logs
+    assert (
+        "planted crash" in logs
+        and "RuntimeError" in logs
+        and "count arm=fast seed=1 failed with code 1" in logs
+    )
     alone = logs.strip().splitlines()[-1].removeprefix("alone: .venv/bin/python -m common.study.job ")
     assert (house.root / alone / "FAILED").is_file()
     assert "sk-planted-secret" not in logs
@@ -140,7 +155,11 @@ def test_a_crash_leaves_the_rest_running_and_logs_show_it(house: House) -> None:
 
 
 def test_a_non_finite_loss_is_tried_twice_then_counted(house: House) -> None:
-    house.edit("projects/toy/stages.py", 'state["step"] == cfg["toy"]["nan_at"]', 'cfg["axes"] == {"arm": "fast", "seed": 1}')
+    house.edit(
+        "projects/toy/stages.py",
+        'state["step"] == cfg["toy"]["nan_at"]',
+        'cfg["axes"] == {"arm": "fast", "seed": 1}',
+    )
     assert "diverged" in reproduce(house, "--scale", "smoke", "--only", "count", code=None)
     assert len(house.calls()) == 4
     reproduce(house, "--scale", "smoke", "--only", "count", code=70)
@@ -155,7 +174,9 @@ def test_one_diverging_member_does_not_take_its_stack_with_it(house: House) -> N
     reproduce(house, "toy.nan_seed=3", code=None)
     folder = next(path for path in (house.root / "results/toy").iterdir())
     stacked = [line for line in (folder / "table.csv").read_text().splitlines() if ",stacked," in line]
-    assert sum(",done," in line for line in stacked) == 8 and sum(",diverged," in line for line in stacked) == 2
+    assert (
+        sum(",done," in line for line in stacked) == 8 and sum(",diverged," in line for line in stacked) == 2
+    )
 
 
 def test_altered_results_are_refused(house: House) -> None:
@@ -192,7 +213,9 @@ def test_clean_lists_then_removes_what_no_study_names(house: House) -> None:
         (("plan", "--project", "../toy"), "unknown PROJECT"),
     ],
 )
-def test_wrong_names_end_early_with_the_nearest(house: House, arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_names_end_early_with_the_nearest(
+    house: House, arguments: tuple[str, ...], message: str
+) -> None:
     started = time.monotonic()
     assert message in house.run(*arguments, code=2)
     assert time.monotonic() - started < 5  # 2 s on an idle machine: benchmarks/house.py measures it
@@ -206,6 +229,10 @@ def test_read_only_results_are_known_at_once(house: House) -> None:
 
 
 def test_a_stage_function_sees_its_inputs_sorted(house: House, tmp_path: Path) -> None:
-    house.edit("projects/toy/stages.py", 'note("total")', 'note("total " + str([ref.axes["seed"] for ref in inputs["stacked"]]))')
+    house.edit(
+        "projects/toy/stages.py",
+        'note("total")',
+        'note("total " + str([ref.axes["seed"] for ref in inputs["stacked"]]))',
+    )
     reproduce(house, "--scale", "smoke")
     assert "total [0, 1]" in house.calls()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,12 +32,14 @@ def export_offline(project: str, label: str, jobs: Sequence[Job], root: Path = R
     from common.tracking.wandb_export import export
 
     folders = [job.folder(root) for job in jobs if is_done(job.folder(root))]
-    report = export(folders, project=project, group=f"{project}/{label}", directory=root / "results" / ".runs" / "wandb")
+    report = export(
+        folders, project=project, group=f"{project}/{label}", directory=root / "results" / ".runs" / "wandb"
+    )
     print(report)
 
 
 @contextmanager
-def live(project: str, label: str, track: str, root: Path = ROOT) -> Iterator[None]:
+def live(project: str, label: str, track: str, root: Path = ROOT) -> Generator[None]:
     """With TRACK=live, a process beside the pipeline that exports rows as they are written."""
     if track != "live":
         yield
@@ -79,7 +81,9 @@ def render_committed(*, check: bool, root: Path = ROOT) -> int:
                     different += _differences(copy, folder.parent, root)
                     if not check:
                         shutil.copytree(copy, folder.parent, dirs_exist_ok=True)
-    text = readme(root / "README.md", root / "results", [load_study(name) for name in projects(root)], stale(root))
+    text = readme(
+        root / "README.md", root / "results", [load_study(name) for name in projects(root)], stale(root)
+    )
     if text != (root / "README.md").read_text(encoding="utf-8"):
         different.append("README.md")
         if not check:

@@ -1,0 +1,133 @@
+"""From a grid to jobs: products, variants, matching of inputs, errors that name the nearest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import BadInputError
+from common.study.jobs import Job, expand, select
+from common.study.model import Need, Stage, Study
+from common.study.tasks import plan_tasks
+
+RUN = "common.files:digest"  # any code of the repository
+
+
+def study(*stages: Stage) -> Study:
+    return Study("demo", "", "", "", stages, packages=())
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "device": "cpu",
+        "threads": 1,
+        "seeds": {"first": 0, "count": 3},
+        "validation_seeds": {"first": 900, "count": 1},
+        "grid": {"train": [{"arm": ["a", "b"]}], "test": [{"arm": ["a", "b"]}]},
+        "variants": {"arm": {"b": {"model": {"width": 8}}}},
+        "minutes": {},
+        "megabytes": {},
+        "model": {"width": 4, "source": None},
+    }
+    return base | changes
+
+
+TRAIN = Stage("train", RUN, ("arm", "seed"), config=("model",), stacked="seed")
+TEST = Stage("test", RUN, ("arm", "seed"), (Need("train"),), config=("model",))
+
+
+def labels(jobs: list[Job] | tuple[Job, ...]) -> list[str]:
+    return [job.label for job in jobs]
+
+
+def test_the_grid_is_a_product_with_seeds_and_variants_reach_their_arm_alone() -> None:
+    jobs = expand(study(TRAIN), config(grid={"train": [{"arm": ["a", "b"]}]}))
+    assert labels(jobs)[:2] == ["train arm=a seed=0", "train arm=a seed=1"] and len(jobs) == 8
+    assert {job.config["model"]["width"] for job in jobs if job.axes["arm"] == "b"} == {8}
+    assert {job.config["model"]["width"] for job in jobs if job.axes["arm"] == "a"} == {4}
+    assert [job.role for job in jobs[:4]] == ["study", "study", "study", "validation"]
+    assert len({job.fingerprint for job in jobs}) == 8
+
+
+def test_overlapping_products_name_a_job_once() -> None:
+    grid = {"train": [{"arm": ["a"]}, {"arm": ["a", "b"], "seed": [0, 1]}]}
+    assert len(expand(study(TRAIN), config(grid=grid))) == 4 + 2
+
+
+def test_inputs_match_on_shared_axes_and_fan_in_on_the_rest() -> None:
+    jobs = expand(study(TRAIN, TEST), config())
+    tests = [job for job in jobs if job.stage.name == "test"]
+    assert all(labels(tuple(job.inputs["train"])) == [job.label.replace("test", "train")] for job in tests)
+    pooled = Stage("test", RUN, ("arm",), (Need("train"),))
+    job = expand(study(TRAIN, pooled), config())[-1]
+    assert [need.axes["seed"] for need in job.inputs["train"]] == [0, 1, 2, 900]
+    across = Stage("test", RUN, ("arm", "seed"), (Need("train", {"seed": None}),))
+    assert len(expand(study(TRAIN, across), config())[-1].inputs["train"]) == 4
+
+
+def test_an_input_may_be_named_by_the_config_and_be_absent() -> None:
+    by_config = Stage(
+        "test", RUN, ("arm", "seed"), (Need("train", {"arm": "model.source"}),), config=("model",)
+    )
+    grid = {"train": [{"arm": ["a"]}], "test": [{"arm": ["a", "b"]}]}
+    variants = {"arm": {"b": {"model": {"source": "a"}}}}
+    jobs = expand(study(TRAIN, by_config), config(grid=grid, variants=variants))
+    found = {job.axes["arm"]: len(job.inputs["train"]) for job in jobs if job.stage.name == "test"}
+    assert found == {"a": 0, "b": 1}
+
+
+def test_a_consumer_changes_with_its_producer_and_not_with_others() -> None:
+    before = {job.label: job.fingerprint for job in expand(study(TRAIN, TEST), config())}
+    after_jobs = expand(study(TRAIN, TEST), config(variants={"arm": {"b": {"model": {"width": 9}}}}))
+    changed = [job.label for job in after_jobs if before[job.label] != job.fingerprint]
+    assert changed and all("arm=b" in label for label in changed)
+    minutes = expand(study(TRAIN, TEST), config(minutes={"train": 7.0}))
+    assert {job.label: job.fingerprint for job in minutes} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": {"trian": [{"arm": ["a"]}]}}, "Did you mean 'train'"),
+        ({"grid": {"train": [{"method": ["a"]}]}}, "has axes"),
+        ({"variants": {"arm": {"b": {"model": {"widht": 8}}}}}, "Did you mean 'width'"),
+        ({"variants": {"arm": {"b": {"modle": {"width": 8}}}}}, "Did you mean 'model'"),
+        ({"grid": {"train": [{"arm": ["a"]}], "test": [{"arm": ["b"]}]}}, "which the grid does not have"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        expand(study(TRAIN, TEST), config(**changes))
+
+
+def test_an_unknown_arm_is_named() -> None:
+    stage = Stage("train", RUN, ("arm", "seed"), arms={"arm": {"a": RUN, "bb": RUN}})
+    with pytest.raises(BadInputError, match="Did you mean 'bb'"):
+        expand(study(stage), config(grid={"train": [{"arm": ["b"]}]}))
+
+
+def test_select_keeps_what_the_chosen_need() -> None:
+    jobs = expand(study(TRAIN, TEST), config())
+    chosen = select(jobs, ["test", "b"])
+    assert {job.label.split(" seed")[0] for job in chosen} == {"test arm=b", "train arm=b"}
+    with pytest.raises(BadInputError, match="Did you mean 'test'"):
+        select(jobs, ["tset"])
+
+
+def test_stacks_hold_eight_members_of_one_arm_and_role(tmp_path: Path) -> None:
+    jobs = expand(study(TRAIN), config(seeds={"first": 0, "count": 10}, grid={"train": [{"arm": ["a"]}]}))
+    tasks = plan_tasks(jobs, tmp_path)
+    assert [len(task.jobs) for task in tasks] == [8, 2, 1]
+    assert tasks[2].jobs[0].role == "validation"
+
+
+def test_tasks_wait_for_the_tasks_of_their_inputs(tmp_path: Path) -> None:
+    tasks = plan_tasks(expand(study(TRAIN, TEST), config()), tmp_path)
+    names = {task.name: task for task in tasks}
+    for task in tasks:
+        needed = {need.fingerprint for job in task.jobs for needs in job.inputs.values() for need in needs}
+        assert needed == {
+            job.fingerprint for name in task.needs for job in names[name].jobs if job.fingerprint in needed
+        }
