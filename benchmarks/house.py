@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [
-    str(Path(__file__).resolve().parents[1]),
-    str(Path(__file__).resolve().parents[1] / "tests/support"),
-]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
+# ruff: noqa: E402 - a script, started by path
 from house import House, make_house
 
 from common.study.config import compose
@@ -71,9 +70,10 @@ def measure(house: House, runs: int, project: str) -> None:
     processes, minutes = study_minutes(project, "laptop")
     started = seconds(lambda: expand(load_study(project), compose(project, "laptop")), runs)
     print(f"{project} laptop expanded in        {started:6.2f} s")
-    share = first / 14 * processes / (minutes * 60)
+    each = first / 14
+    share = each * processes / (minutes * 60)
     print(
-        f"engine: {first / 14:.2f} s a process, {processes} processes in {minutes:.0f} CPU-min: {share:.1%} (promised < 5 %)"
+        f"engine: {each:.2f} s a process, {processes} in {minutes:.0f} CPU-minutes: {share:.1%} (promised < 5 %)"
     )
 
 

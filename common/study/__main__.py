@@ -124,8 +124,9 @@ def _general(options: argparse.Namespace) -> int:
     if options.command == "render":
         return views.render_committed(check=options.check)
     if options.command == "sync":
-        return views.sync()
-    print(f"dashboard: {views.dashboard()}")
+        views.sync()
+    else:
+        print(f"dashboard: {views.dashboard()}")
     return 0
 
 

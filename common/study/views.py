@@ -16,6 +16,8 @@ from common.study.jobs import Job, load_study
 from common.study.queries import stale
 from common.study.store import is_done
 
+WANDB = Path("results") / ".runs" / "wandb"
+
 
 def dashboard(root: Path = ROOT) -> Path:
     """Build the static site over results/ and return its index.html, relative to the root."""
@@ -32,10 +34,11 @@ def export_offline(project: str, label: str, jobs: Sequence[Job], root: Path = R
     from common.tracking.wandb_export import export
 
     folders = [job.folder(root) for job in jobs if is_done(job.folder(root))]
-    report = export(
-        folders, project=project, group=f"{project}/{label}", directory=root / "results" / ".runs" / "wandb"
+    report = export(folders, group=f"{project}/{label}", directory=root / WANDB)
+    written = (
+        f"W&B: {report.exported} runs written offline, {report.unchanged} unchanged; `make sync` uploads them"
     )
-    print(report)
+    print(report.warning or written)
 
 
 @contextmanager
@@ -54,11 +57,16 @@ def live(project: str, label: str, track: str, root: Path = ROOT) -> Generator[N
         follower.wait()
 
 
-def sync(root: Path = ROOT) -> int:
-    """Upload the offline W&B runs; return the exit code."""
-    from common.tracking.wandb_export import sync as upload
+def sync(root: Path = ROOT) -> None:
+    """Upload the offline W&B runs and say how many.
 
-    return upload(root / "results" / ".runs" / "wandb")
+    Raises:
+        RethesisError: no key, or the server is out of reach; nothing is lost.
+    """
+    from common.tracking.wandb_sync import sync as upload
+
+    report = upload(root / WANDB)
+    print(f"{report.uploaded} runs uploaded, {report.before} were there before")
 
 
 def render_committed(*, check: bool, root: Path = ROOT) -> int:
