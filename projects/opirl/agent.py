@@ -1,0 +1,76 @@
+"""Actor, twin critics, their target and the temperature of N members: what SAC and AlgaeDICE share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from projects.opirl.networks import FLAT_MULTIPLE, Actor, TwinCritic
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """Names of the thesis: gamma discount, tau target update, alpha temperature."""
+
+    hidden: tuple[int, ...]
+    actor_lr: float
+    critic_lr: float
+    alpha_lr: float
+    alpha_init: float = 1.0
+    discount: float = 0.99
+    tau: float = 0.005
+    actor_every: int = 2
+
+
+class Agent(nn.Module):
+    """The networks of the policy and their optimisers."""
+
+    def __init__(
+        self, generators: Sequence[torch.Generator], obs_dim: int, act_dim: int, options: AgentOptions
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.members = len(generators)
+        self.target_entropy = -float(act_dim)
+        self.actor = Actor(generators, (obs_dim, *options.hidden), act_dim)
+        self.critic = TwinCritic(generators, (obs_dim + act_dim, *options.hidden))
+        self.target = TwinCritic(generators, (obs_dim + act_dim, *options.hidden)).requires_grad_(False)
+        self.target.load_state_dict(self.critic.state_dict())
+        # padded for the same reason as a network's flat tensor
+        self.log_alpha = nn.Parameter(torch.full((FLAT_MULTIPLE,), options.alpha_init).log())
+        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=options.actor_lr, fused=True)
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=options.critic_lr, fused=True)
+        self.alpha_optimiser = torch.optim.Adam([self.log_alpha], lr=options.alpha_lr, fused=True)
+
+    @property
+    def alpha(self) -> Float[Tensor, "n 1"]:
+        """The temperatures, detached."""
+        return self.log_alpha.detach().exp()[: self.members].unsqueeze(1)
+
+    def step_critic(self, loss: Float[Tensor, " n"]) -> None:
+        """One step of Adam on the critics."""
+        self.critic_optimiser.zero_grad()
+        loss.sum().backward()
+        self.critic_optimiser.step()
+
+    def step_actor(self, loss: Float[Tensor, " n"]) -> None:
+        """One step of Adam on the actor."""
+        self.actor_optimiser.zero_grad()
+        loss.sum().backward()
+        self.actor_optimiser.step()
+
+    def step_alpha(self, log_prob: Float[Tensor, "n b"]) -> None:
+        """One step on J(alpha) = E[alpha (-log pi - H)], H = -|A|, taken in log alpha."""
+        gap = torch.zeros(FLAT_MULTIPLE)
+        gap[: self.members] = -log_prob.detach().mean(-1) - self.target_entropy
+        self.log_alpha.grad = self.log_alpha.detach().exp() * gap
+        self.alpha_optimiser.step()
+
+    def step_target(self) -> None:
+        """Polyak average: target <- target + tau (critic - target)."""
+        with torch.no_grad():
+            self.target.net.flat.lerp_(self.critic.net.flat, self.options.tau)
