@@ -1,0 +1,1 @@
+"""Trainings that end with the same bits however often they are killed."""
