@@ -9,12 +9,13 @@ override export ONLY := $(value ONLY)
 override export SEEDS := $(value SEEDS)
 override export TRACK := $(value TRACK)
 override export ARGS := $(value ARGS)
+override export YES := $(value YES)
 override export PYTHON := $(value PYTHON)
 
 STUDY = @set -f; exec .venv/bin/python -m common.study
 OPTIONS = $(if $(PROJECT),--project "$$PROJECT") $(if $(SCALE),--scale "$$SCALE") \
 	$(if $(LAUNCH),--launch "$$LAUNCH") $(if $(ONLY),--only "$$ONLY") $(if $(SEEDS),--seeds "$$SEEDS") \
-	$(if $(TRACK),--track "$$TRACK") $(if $(ARGS),$$ARGS)
+	$(if $(TRACK),--track "$$TRACK") $(if $(YES),--yes) $(if $(ARGS),$$ARGS)
 PYTEST = @OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -77,5 +78,5 @@ lint: .venv/.ready  ## ruff, types, import contracts, file lengths and documenta
 bench: .venv/.ready  ## ours against a peer or baseline, as ratios measured in one run
 	@OMP_NUM_THREADS=1 exec .venv/bin/python -m benchmarks
 
-clean: .venv/.ready  ## list, then remove, job folders that no current study names
+clean: .venv/.ready  ## list job folders that no current study names; YES=1 removes them
 	$(STUDY) clean $(OPTIONS)

@@ -1,4 +1,4 @@
-"""`make setup`: the virtual environment, from the hashed lock. Standard library only; any Python 3.8 can read it.
+"""`make setup`: the virtual environment, from the hashed lock. Standard library only; Python 3.9 can read it.
 
 The stamp `.venv/.ready` is written last and holds the lock's digest: without it, or with another digest, the
 environment is built again from nothing, so an interrupted or outdated one is never used.
@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,7 @@ def check_disk(folder: Path, needed_gb: float = NEEDED_GB) -> None:
 
 
 def install(python: Path, lock: Path) -> None:
-    """Install `lock` with `python -m pip`: hashes required, one progress line per package, errors as pip says them.
+    """Install `lock` with `python -m pip`: hashes required, a count while it goes on, pip's words if it fails.
 
     Raises:
         SetupError: pip failed.
@@ -63,19 +64,18 @@ def install(python: Path, lock: Path) -> None:
     total = lock.read_text(encoding="utf-8").count("==")
     command = [str(python), "-m", "pip", "install", "--require-hashes", "--no-deps", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "-r", str(lock)]
-    done = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pip:
+    done, last = 0, deque[str](maxlen=20)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
+            last.append(line)
             if line.startswith("Collecting "):
                 done += 1
                 _say(f"  {done}/{total} {line.split()[1]}", done % 20 == 0 or done == total)
             elif line.startswith("Installing"):
                 _say(f"  unpacking {total} packages (about a minute)", True)
     if pip.returncode != 0:
-        raise SetupError(
-            f"pip ended with code {pip.returncode} (its message is above). Run the same command again."
-        )
+        raise SetupError(f"pip failed:\n{''.join(last)}The same command tries again.")
 
 
 def setup(root: Path, candidates: tuple[str, ...]) -> Path:
