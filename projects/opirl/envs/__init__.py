@@ -4,6 +4,9 @@ Every environment takes actions in [-1, 1], returns float32 observations, and ke
 ended) apart from `truncated` (time ran out): at most one of the two is true.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (mujoco ships no stubs for its compiled part)
+
 from __future__ import annotations
 
 import importlib.util

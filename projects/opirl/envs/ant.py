@@ -10,6 +10,9 @@ released amputated model lists them from leg 1, so that r(s, a) would speak of o
 released models' eyes and brows, mere decoration, are left out.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (mujoco ships no stubs for its compiled part)
+
 from __future__ import annotations
 
 from typing import Any

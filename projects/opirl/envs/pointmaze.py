@@ -11,6 +11,9 @@ take (drawn with probability 1/2) in the target's place, so that demonstrations 
 starts; `info["task_reward"]` is the reward that the untold task gives.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (mujoco ships no stubs for its compiled part)
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,8 @@
 """Freezing an environment in the middle of an episode, and going on from there to the same bits."""
 
+# pyright: reportAttributeAccessIssue=false
+# (mujoco ships no stubs for its compiled part)
+
 from __future__ import annotations
 
 from typing import Any

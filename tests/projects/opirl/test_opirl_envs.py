@@ -266,10 +266,10 @@ def test_ants_agree_on_the_order_of_motors_and_joints():
 @pytest.mark.parametrize("name", ANTS)
 def test_ant_observation_and_reward_by_hand(name):
     env = make(name, 0)
-    obs, _ = env.reset()
+    env.reset()
     data = env.unwrapped.data
     for _ in range(40):  # until it has landed: the contact terms are then not zero
-        obs, *_ = env.step(np.zeros(8))
+        env.step(np.zeros(8))
     action = np.full(8, 0.5, np.float32)
     speed = data.qvel[0]
     after, reward, terminated, _, _ = env.step(action)
