@@ -26,6 +26,7 @@ COMMANDS = {
     "sync": "upload the offline W&B runs",
     "render": "write committed reports and the README's tables again (--check only compares)",
 }
+TRACKS = ("offline", "live", "off")
 WITHOUT_STUDY = ("new", "list", "dashboard", "sync", "render")
 
 
@@ -44,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--launch", default="local", help="a file of configs/launch/")
     parse.add_argument("--only", default="", help="stages and arms, separated by commas")
     parse.add_argument("--seeds", default="", help="number of replicates")
-    parse.add_argument("--track", default="offline", help="offline, or live: W&B beside the run")
+    parse.add_argument(
+        "--track", default="offline", help="offline: W&B runs at the end; live: beside the run; off"
+    )
     parse.add_argument("--yes", action="store_true", help="clean: remove, do not only list")
     parse.add_argument("--check", action="store_true", help="render: fail on any difference, write nothing")
     return parse
@@ -75,8 +78,8 @@ def _request(options: argparse.Namespace) -> Request:
     check_names(options.project, options.scale, options.launch)
     if options.seeds and not options.seeds.isdigit():
         raise BadInputError(f"SEEDS={options.seeds!r} is not a whole number.")
-    if options.track not in ("offline", "live"):
-        raise unknown("TRACK", options.track, ("offline", "live"))
+    if options.track not in TRACKS:
+        raise unknown("TRACK", options.track, TRACKS)
     from common.study.reproduce import Request
 
     return Request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ def status(folder: Path) -> str:
     return "diverged" if failed["exit_code"] == EXIT_NON_FINITE else "failed"
 
 
-def worst_of(jobs: Sequence[Job], claims: Iterable[Metric]) -> dict[str, dict[str, float]]:
-    """fingerprint -> metric -> the worst value that the job takes if it diverged."""
-    metrics = {metric.name: metric.worst for metric in claims}
-    return {job.fingerprint: {name: _worst(worst, job) for name, worst in metrics.items()} for job in jobs}
+def worst_of(jobs: Sequence[Job]) -> Callable[[Row, Metric], float]:
+    """(row, metric) -> the worst value that the row's job takes if it diverged; NaN where its config has no say."""
+    known = {job.fingerprint: job for job in jobs}
+    return lambda row, metric: _worst(metric.worst, known[row["fingerprint"]])
 
 
 def write_result(
@@ -67,13 +67,7 @@ def write_result(
     write_text(folder / "table.csv", csv_text(rows, FIXED))
     write_text(folder / "curves.csv", csv_text(curve_rows(jobs, root), ("stage",)))
     write_json(folder / "environment.json", dict(environment))
-    worst = worst_of(jobs, (claim.metric for claim in study.claims))
-    findings = judge(
-        study.claims,
-        rows,
-        scale,
-        lambda row, metric: worst[row["fingerprint"]].get(metric.name, float("nan")),
-    )
+    findings = judge(study.claims, rows, scale, worst_of(jobs))
     entries = [to_json(claim, finding) for claim, finding in zip(study.claims, findings, strict=True)]
     claims = {
         "project": study.name,

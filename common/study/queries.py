@@ -133,8 +133,9 @@ def stale(root: Path) -> dict[tuple[str, str], str]:
 
 def _print_power(study: Study, request: Request, replicates: int) -> None:
     from common.study.power import check_family, detectable
+    from common.study.verdict import family as family_of
 
-    family = [claim for claim in study.claims if claim.primary and request.scale in claim.scales]
+    family = family_of(study.claims, request.scale)
     print(f"{replicates} replicates; {len(family)} primary claims at this scale")
     if not family:
         return

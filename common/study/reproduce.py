@@ -11,6 +11,7 @@ from common.errors import EXIT_NON_FINITE, BadInputError
 from common.study import engine
 from common.study.collect import environment_of, overrides_label, status, write_result
 from common.study.config import ROOT, compose
+from common.study.contrast import check_claim
 from common.study.jobs import Job, expand, load_study, select
 from common.study.model import Study
 from common.study.progress import Watch, duration
@@ -60,6 +61,8 @@ def prepare(request: Request) -> tuple[Study, dict[str, Any], list[Job]]:
         overrides.append(f"seeds.count={request.seeds}")
     cfg = compose(request.project, request.scale, overrides, request.launch, request.root)
     study = load_study(request.project)
+    for claim in study.claims:
+        check_claim(claim)
     jobs = expand(study, cfg, request.root)
     return study, cfg, select(jobs, request.only) if request.only else jobs
 
@@ -101,7 +104,8 @@ def finish(request: Request, study: Study, jobs: Sequence[Job]) -> None:
     environment["dirty"] = bool(environment["dirty"] or git["dirty"])
     write_result(study, jobs, request.result, scale=request.scale, environment=environment, root=request.root)
     render(study, request.result)
-    _export(request, jobs)
+    if request.track != "off":
+        _export(request, jobs)
     print(f"report: {_relative(request.result / 'report.html', request)}")
 
 

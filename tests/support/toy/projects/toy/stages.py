@@ -41,7 +41,7 @@ def count(cfg, inputs, out):
 
 
 def stacked(members):
-    note("stacked " + ",".join(str(member.axes["seed"]) for member in members))
+    note(f"stacked {members[0].axes['arm']} " + ",".join(str(member.axes["seed"]) for member in members))
     for member in members:
         if member.axes["seed"] == member.cfg["toy"]["nan_seed"]:
             raise NonFiniteError(f"non-finite loss of seed {member.axes['seed']}")
@@ -49,5 +49,5 @@ def stacked(members):
 
 
 def total(cfg, inputs, out):
-    note("total")
+    note("total " + cfg["axes"]["arm"])
     return {"score": sum(ref.metrics["score"] for ref in inputs["stacked"])}
