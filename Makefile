@@ -76,7 +76,8 @@ lint: .venv/.ready  ## ruff, types, import contracts, file lengths and documenta
 	@.venv/bin/python -m common.lint
 
 bench: .venv/.ready  ## ours against a peer or baseline, as ratios measured in one run
-	@OMP_NUM_THREADS=1 exec .venv/bin/python -m benchmarks
+	@for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; \
+		OMP_NUM_THREADS=1 PYTHONPATH=. .venv/bin/python "$$script" || exit 1; done
 
 clean: .venv/.ready  ## list job folders that no current study names; YES=1 removes them
 	$(STUDY) clean $(OPTIONS)

@@ -147,7 +147,7 @@ def test_a_failed_installation_leaves_no_stamp(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_front_door_imports_nothing_heavy() -> None:
-    code = "import sys, common.study.__main__, common.study.commands, projects.opirl.study;"
+    code = "import sys, common.study.__main__, common.study.queries, common.study.reproduce, common.study.scaffold;"
     code += f"print([name for name in {HEAVY} if name in sys.modules])"
     done = run([sys.executable, "-c", code], ROOT)
     assert done.stdout == "[]\n", done.stdout + done.stderr
@@ -170,3 +170,12 @@ def test_a_wrong_name_ends_early_with_the_nearest(arguments: list[str], near: st
     assert near in done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - start < 2 * max(1.0, os.getloadavg()[0] / 2)
+
+
+def test_documents_name_targets_and_files_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "containers/README.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) <= targets, name
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+        assert not [link for link in links if not (ROOT / name).parent.joinpath(link).exists()], name
