@@ -67,7 +67,8 @@ def redact(value: Any) -> Any:
 
 def redact_text(text: str) -> str:
     """Free text (a traceback, a command, a log) without secrets: shapes, ``name=value``, ``--name value``,
-    logins in addresses and the values of secret-looking environment variables."""
+    logins in addresses and the values of secret-looking environment variables.
+    """
     return _text(text, _environment(), _SHAPE_OR_HEX)
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadInputError
@@ -19,6 +19,7 @@ def test_bytes_are_those_of_json_in_the_order_given(tmp_path: Path) -> None:
     assert (tmp_path / HISTORY).read_bytes() == b'{"step":0,"b/x":0.1,"a":1}\n{"step":7,"loss":1e-300}\n'
 
 
+@settings(deadline=None)
 @given(st.floats())
 def test_a_float_survives_the_file_bit_for_bit(value: float) -> None:
     import tempfile

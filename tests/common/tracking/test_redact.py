@@ -3,7 +3,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.tracking.redact import REDACTED, is_secret_name, redact, redact_text
@@ -113,12 +113,14 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_a_second_time_changes_nothing(value: Any) -> None:
     once = redact(value)
     assert redact(once) == once
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abcXYZ0123456789-_", min_size=24, max_size=60), JSON)
 def test_a_planted_value_is_found_wherever_it_stands(secret: str, around: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
