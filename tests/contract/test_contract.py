@@ -175,10 +175,10 @@ def test_config_headers_say_what_to_expect(project: str) -> None:
         head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
         assert head, f"{path.name} has no header"
         assert "# @package _global_" in head.group(), path.name
-        assert re.search(r"\bExpect", head.group()), f"{path.name}: Expect: ... is missing"
-        assert re.search(r"second|minute|hour|day|not run by itself", head.group(), re.IGNORECASE), (
-            f"{path.name}: how long does it take?"
-        )
+        if path.stem in SCALES:
+            assert len(head.group()) > 100, f"{path.name}: what is to be expected?"
+            duration = re.search(r"second|minute|hour|day", head.group(), re.IGNORECASE)
+            assert duration, f"{path.name}: how long does it take?"
 
 
 @every_result
