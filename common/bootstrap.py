@@ -69,9 +69,9 @@ def install(python: Path, lock: Path) -> None:
         assert pip.stdout is not None
         for line in pip.stdout:
             last.append(line)
-            if line.startswith("Collecting "):
+            if line.startswith(("Collecting ", "Processing ")):
                 done += 1
-                _say(f"  {done}/{total} {line.split()[1]}", done % 20 == 0 or done == total)
+                _say(f"  {done}/{total} {Path(line.split()[1]).name}", done % 20 == 0 or done == total)
             elif line.startswith("Installing"):
                 _say(f"  unpacking {total} packages (about a minute)", True)
     if pip.returncode != 0:
