@@ -105,7 +105,8 @@ def actor_loss(
         covering = filtered_regression(agent, batch, actions[2], q_init)
     else:
         assert expert is not None
-        covering = -agent.actor.log_prob(expert.s, expert.a).mean(-1)
+        ordinary = 1.0 - expert.s[..., -1]  # in the absorbing state nobody acts
+        covering = -(ordinary * agent.actor.log_prob(expert.s, expert.a)).mean(-1)
     return options.actor_weight * matching + options.cover_weight * covering, log_prob
 
 
@@ -124,11 +125,13 @@ def update(
     options: AlgaeOptions,
     expert: Batch | None,
     step: int,
-) -> None:
-    """One update of the critics; every `actor_every`-th also of actor, temperature and target."""
-    agent.step_critic(critic_loss(agent, batch, reward, eps[:, :2], options))
+) -> Float[Tensor, " n"]:
+    """One update of the critics; every `actor_every`-th also of actor, temperature and target. Critics' loss."""
+    value = critic_loss(agent, batch, reward, eps[:, :2], options)
+    agent.step_critic(value)
     if step % agent.options.actor_every == 0:
         loss, log_prob = actor_loss(agent, batch, reward, eps[:, 2:], options, expert)
         agent.step_actor(loss)
         agent.step_alpha(log_prob)
         agent.step_target()
+    return value.detach()

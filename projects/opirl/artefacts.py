@@ -89,7 +89,9 @@ def load_policy(folder: Path) -> Policy:
     """
     facts, parts = _load(folder / POLICY, "policy", ("layers", "norm"))
     shift, scale = parts["norm"]
-    return Policy(str(facts["env"]), int(facts["act_dim"]), parts["layers"], str(facts["squash"]), shift, scale)
+    return Policy(
+        str(facts["env"]), int(facts["act_dim"]), parts["layers"], str(facts["squash"]), shift, scale
+    )
 
 
 def save_reward(reward: Reward, folder: Path) -> None:
@@ -129,7 +131,13 @@ def _save(path: Path, kind: str, facts: Mapping[str, Any], parts: Mapping[str, S
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError(f"{path.name}: not finite")
     with replacing(path) as file:
-        np.savez(file, schema=np.int64(SCHEMA), kind=np.str_(kind), **{k: np.asarray(v) for k, v in facts.items()}, **arrays)
+        np.savez(
+            file,
+            schema=np.int64(SCHEMA),
+            kind=np.str_(kind),
+            **{k: np.asarray(v) for k, v in facts.items()},
+            **arrays,
+        )
 
 
 def _load(path: Path, kind: str, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
@@ -139,7 +147,9 @@ def _load(path: Path, kind: str, names: Sequence[str]) -> tuple[dict[str, Any], 
     except FileNotFoundError:
         raise BadInputError(f"no {kind} at {path}: run the stage that writes it first") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path} cannot be read ({error}): delete its folder and run its stage again") from error
+        raise BadInputError(
+            f"{path} cannot be read ({error}): delete its folder and run its stage again"
+        ) from error
     if str(stored.get("kind")) != kind or int(stored.get("schema", -1)) != SCHEMA:
         raise BadInputError(f"{path} is no {kind} of schema {SCHEMA}")
     parts: dict[str, list[Tensor]] = {name: [] for name in names}

@@ -13,8 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -206,6 +208,21 @@ class Actor(nn.Module):
         raw = mean + log_std.exp() * eps
         log_prob = -0.5 * eps.square() - log_std - 0.5 * math.log(2.0 * math.pi) - log_jacobian(raw)
         return torch.tanh(raw), log_prob.sum(-1)
+
+    @torch.no_grad()
+    def play(
+        self, s: Float[Tensor, "n b d"], eps: NDArray[np.float64] | None = None
+    ) -> Float[Tensor, "n b a"]:
+        """Actions without gradients: the mean's, or a sample with standard normal `eps` (n, b, a).
+
+        In numpy's float64, whose tanh and exp round alike wherever an element lies: torch's differ in the tail of
+        a vector, which a few actions are.
+        """
+        mean, raw = np.split(self.net(s).numpy().astype(np.float64), 2, axis=-1)
+        if eps is not None:
+            spread = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (np.tanh(raw) + 1.0)
+            mean = mean + np.exp(spread) * eps
+        return torch.from_numpy(np.tanh(mean).astype(np.float32))
 
     def log_prob(self, s: Float[Tensor, "n b d"], a: Float[Tensor, "n b a"]) -> Float[Tensor, "n b"]:
         """Log density of given actions; actions at +-1 are clipped inwards, where atanh is finite (trap P6)."""

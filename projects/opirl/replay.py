@@ -40,6 +40,8 @@ def unpack(rows: Float[Tensor, "n b w"], act_dim: int) -> Batch:
 class Replay:
     """N append-only buffers of equal capacity; members may hold different numbers of rows.
 
+    `capacity` is room for a run without terminations; absorbing rows beyond it double it.
+
     Attributes:
         rows: (n, capacity, width).
         sizes: rows held, per member.
@@ -52,16 +54,19 @@ class Replay:
         self._offsets = torch.arange(members).unsqueeze(1) * capacity
 
     def add(self, member: int, rows: Float[Tensor, "k w"]) -> None:
-        """Append k rows to one member's buffer.
-
-        Raises:
-            ValueError: the capacity, chosen for the whole run, is exceeded.
-        """
+        """Append k rows to one member's buffer."""
         start, end = self.sizes[member], self.sizes[member] + rows.shape[0]
-        if end > self.rows.shape[1]:
-            raise ValueError(f"a replay buffer of {self.rows.shape[1]} rows is full")
+        self.reserve(end)
         self.rows[member, start:end] = rows
         self.sizes[member] = end
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for `capacity` rows of every member."""
+        held = self.rows.shape[1]
+        if capacity > held:
+            extra = self.rows.new_empty(len(self.sizes), max(held, capacity - held), self.rows.shape[2])
+            self.rows = torch.cat((self.rows, extra), 1)
+            self._offsets = torch.arange(len(self.sizes)).unsqueeze(1) * self.rows.shape[1]
 
     def sample(self, u: Float[Tensor, "n b"], window: int | None = None) -> Batch:
         """The rows at the fractions `u` in [0, 1) of each buffer, or of its last `window` rows."""

@@ -1,8 +1,8 @@
 """Soft actor-critic (Haarnoja et al. 2018), stacked: the optimiser of a reward that is given.
 
-    y     = r + gamma m (min_i Qbar_i(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
-    L_Q   = sum_i E_R[(Q_i(s, a) - y)^2] / 2
-    L_pi  = E_R[alpha log pi(a|s) - min_i Q_i(s, a)],                  a ~ pi(.|s)
+y     = r + gamma m (min_i Qbar_i(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
+L_Q   = sum_i E_R[(Q_i(s, a) - y)^2] / 2
+L_pi  = E_R[alpha log pi(a|s) - min_i Q_i(s, a)],                  a ~ pi(.|s)
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ def actor_loss(agent: Agent, batch: Batch, eps: Tensor) -> tuple[Float[Tensor, "
     return (agent.alpha * log_prob - torch.minimum(q1, q2)).mean(-1), log_prob.detach()
 
 
-def update(agent: Agent, batch: Batch, reward: Tensor, eps: Tensor, step: int) -> None:
-    """One update: critics, target; every `actor_every`-th also actor and temperature. `eps` is (n, 2, b, a)."""
-    agent.step_critic(critic_loss(agent, batch, reward, eps[:, 0]))
+def update(agent: Agent, batch: Batch, reward: Tensor, eps: Tensor, step: int) -> Float[Tensor, " n"]:
+    """One update: critics, target; every `actor_every`-th also actor and temperature. The critics' loss.
+
+    `eps` is (n, 2, b, a).
+    """
+    value = critic_loss(agent, batch, reward, eps[:, 0])
+    agent.step_critic(value)
     if step % agent.options.actor_every == 0:
         loss, log_prob = actor_loss(agent, batch, eps[:, 1])
         agent.step_actor(loss)
         agent.step_alpha(log_prob)
     agent.step_target()
+    return value.detach()

@@ -26,7 +26,9 @@ class Streams:
         draws: name -> (kind, shape of one member's draw).
     """
 
-    def __init__(self, seeds: Sequence[int], name: str, draws: Mapping[str, tuple[Kind, tuple[int, ...]]]) -> None:
+    def __init__(
+        self, seeds: Sequence[int], name: str, draws: Mapping[str, tuple[Kind, tuple[int, ...]]]
+    ) -> None:
         self.seeds = tuple(seeds)
         self.name = name
         self.draws = dict(draws)
@@ -47,6 +49,8 @@ class Streams:
             for index, seed in enumerate(self.seeds):
                 source = generator(seed, self.name, key, block)
                 fresh = torch.empty(BLOCK, *shape)
-                filled = fresh.normal_(generator=source) if kind == "normal" else fresh.uniform_(generator=source)
+                filled = (
+                    fresh.normal_(generator=source) if kind == "normal" else fresh.uniform_(generator=source)
+                )
                 self._values[key][:, index] = filled
         self._block = block

@@ -1,0 +1,84 @@
+"""OPIRL (Hoshino et al. 2021): off-policy inverse reinforcement learning via distribution matching.
+
+Each interaction is followed by one update of the discriminator, on an expert batch and a replay batch, and one of
+the policy, on the same replay batch paid by the current reward r_psi(s, a): see projects/opirl/discriminator.py
+and algae.py. Controls differ from it by configuration alone (`variants.method` in base.yaml): the replay buffer or
+the discriminator's data cut to the last rollout, the covering term off or fed shuffled actions, r_psi(s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor
+
+from common.training.seeds import generator
+from projects.opirl import algae
+from projects.opirl.algae import AlgaeOptions
+from projects.opirl.arm import Setting
+from projects.opirl.artefacts import Reward
+from projects.opirl.discriminator import Discriminator, DiscriminatorOptions
+from projects.opirl.expertise import expert_buffer, shuffled
+from projects.opirl.offpolicy import OffPolicy
+from projects.opirl.release import switches
+from projects.opirl.replay import Batch
+
+
+@final
+class OPIRL(OffPolicy):
+    """Discriminator and policy of N members."""
+
+    def __init__(self, setting: Setting) -> None:
+        cfg = setting.cfg
+        self.absorbing = int(cfg["absorbing"]["per_episode"])
+        super().__init__(setting, self.absorbing)
+        on = switches(cfg["release"])
+        self.algae = AlgaeOptions(
+            **cfg["algae"], positive_part=on.positive_part, cover_replay=on.cover_replay
+        )
+        self.expert = expert_buffer(setting, self.absorbing, on)
+        self.covered = shuffled(self.expert, setting) if cfg["cover"]["shuffle"] else self.expert
+        options = dict(cfg["discriminator"])
+        self.recent = options.pop("window")
+        hidden = {key: tuple(options.pop(key)) for key in ("hidden_reward", "hidden_value")}
+        generators = [generator(seed, "discriminator") for seed in setting.seeds]
+        self.discriminator = Discriminator(
+            generators,
+            setting.spec.obs_dim + 1,
+            setting.spec.act_dim,
+            DiscriminatorOptions(**hidden, **options, dead_log_pi=on.dead_log_pi),
+        )
+
+    def learn(self, k: int, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
+        """One update of r_psi and V_phi, one of the policy."""
+        against = batch
+        if self.recent is not None:
+            against = self.collector.replay.sample(draws["recent"], self.recent)
+        first = self.discriminator.update(self.expert.sample(draws["expert"]), against, draws["mix"])
+        reward = self.discriminator.rewards(batch.s, batch.a)
+        covered = self.covered.sample(draws["expert"])
+        return first + algae.update(self.agent, batch, reward, draws["eps"], self.algae, covered, k)
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """The agent's and the discriminator's."""
+        return [*super().optimisers(), self.discriminator.optimiser]
+
+    def rewards(self) -> list[Reward]:
+        """r_psi and V_phi with their normaliser and absorbing layout."""
+        setting, parts = self.setting, self.discriminator
+        method = str(setting.cfg["axes"]["method"])
+        return [
+            Reward(
+                setting.env,
+                method,
+                parts.reward.member(i),
+                parts.value.member(i),
+                parts.options.state_only,
+                self.absorbing,
+                setting.shift[i],
+                setting.scale[i],
+            )
+            for i in range(len(setting.seeds))
+        ]
