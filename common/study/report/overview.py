@@ -1,0 +1,79 @@
+"""All committed results at a glance: which there are, and the table of verdicts in the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from common.errors import BadInputError
+from common.study.model import Study
+from common.study.report.data import Result, load
+from common.study.report.page import markdown_text
+from common.study.report.style import badge
+
+SCALES = ("smoke", "laptop", "workstation", "paper")
+Stale = Mapping[tuple[str, str], str]
+
+
+def find(results: Path, project: str) -> list[Result]:
+    """The results of a project: smallest scale first, a changed study after the one that it changes."""
+    folders = [path.parent for path in (results / project).glob("*/claims.json")]
+    return [load(folder) for folder in sorted(folders, key=lambda folder: _order(folder.name))]
+
+
+def verdict_table(results: Path, studies: Sequence[Study], stale: Stale | None = None) -> str:
+    """The README's table of theses: a row for each study and committed scale, its claims with their verdicts.
+
+    A function of the committed files alone: smoke runs and changed studies are left out.
+
+    Args:
+        results: the folder ``results``.
+        studies: every study; one without results gets a row that says so.
+        stale: (project, scale) -> why its result is older than the code.
+    """
+    lines = ["| Thesis | Scale | Verdicts | Report |", "| --- | --- | --- | --- |"]
+    for study in studies:
+        thesis = f"[{markdown_text(study.title)}](projects/{study.name}/README.md)"
+        shown = [
+            result for result in find(results, study.name) if not result.changed and result.scale != "smoke"
+        ]
+        if not shown:
+            lines.append(f"| {thesis} | – | no result yet | – |")
+        for result in shown:
+            verdicts = (
+                "; ".join(
+                    f"{markdown_text(claim.get('id', ''))}: {badge(str(claim.get('verdict')))}"
+                    for claim in result.claims
+                )
+                or "no claims"
+            )
+            note = (stale or {}).get((study.name, result.scale), "")
+            if note:
+                verdicts += f" (stale: {markdown_text(note)})"
+            report = f"[report](results/{study.name}/{result.scale}/report.md)"
+            lines.append(f"| {thesis} | {result.scale} | {verdicts} | {report} |")
+    return "\n".join(lines) + "\n"
+
+
+def readme(path: Path, results: Path, studies: Sequence[Study], stale: Stale | None = None) -> str:
+    """The README's text with today's table of verdicts between its markers.
+
+    Args:
+        path: README.md.
+        results, studies, stale: see `verdict_table`.
+
+    Raises:
+        BadInputError: the markers are gone.
+    """
+    before, start, rest = path.read_text(encoding="utf-8").partition("<!-- verdicts -->")
+    _, end, after = rest.partition("<!-- /verdicts -->")
+    if not end:
+        raise BadInputError(
+            f"{path} lacks the markers <!-- verdicts --> and <!-- /verdicts -->: put them back."
+        )
+    return f"{before}{start}\n{verdict_table(results, studies, stale)}{end}{after}"
+
+
+def _order(scale: str) -> tuple[int, str]:
+    plain = scale.partition("+")[0]
+    return (SCALES.index(plain) if plain in SCALES else len(SCALES), scale)
