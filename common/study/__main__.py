@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from common.errors import BadInputError, RethesisError, unknown
+from common.errors import EXIT_OTHER, BadInputError, RethesisError, unknown
 
 if TYPE_CHECKING:
     from common.study.reproduce import Request
@@ -26,6 +27,7 @@ COMMANDS = {
     "sync": "upload the offline W&B runs",
     "render": "write committed reports and the README's tables again (--check only compares)",
 }
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 TRACKS = ("offline", "live", "off")
 WITHOUT_STUDY = ("new", "list", "dashboard", "sync", "render")
 
@@ -70,6 +72,15 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_code
     except BrokenPipeError:  # `make plan | head`
         return 0
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(
+            f"error: {error.filename or 'results/'}: {error.strerror}. Free space or mend the rights:",
+            file=sys.stderr,
+        )
+        print("what is done is kept, and the same command continues.", file=sys.stderr)
+        return EXIT_OTHER
 
 
 def _request(options: argparse.Namespace) -> Request:

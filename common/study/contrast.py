@@ -77,7 +77,9 @@ class Examined:
     @property
     def against(self) -> float:
         """Against the claim: one part reversed is enough, so Bonferroni over the parts."""
-        return min(1.0, len(self.parts) * min((part.test.against for part in self.parts if part.test), default=1.0))
+        return min(
+            1.0, len(self.parts) * min((part.test.against for part in self.parts if part.test), default=1.0)
+        )
 
 
 def is_tested(claim: Claim) -> bool:
@@ -112,7 +114,9 @@ def contrast(claim: Claim, label: str, arm: Sample, other: Sample | None) -> Con
     low, high = claimed_range(claim)
     if is_tested(claim):
         inside = bool(np.all((low < x) & (x < high)))
-        return Contrast(label, float(x.mean()), t_interval(x), pairs, within(x, low, high), inside, (low, high))
+        return Contrast(
+            label, float(x.mean()), t_interval(x), pairs, within(x, low, high), inside, (low, high)
+        )
     exact = claim.kind == "identity"
     inside = bool(np.all((low <= x) & (x <= high) if exact else (low < x) & (x < high)))
     farthest = float(x[np.argmax(np.abs(x))]) if exact else float(x.mean())
@@ -127,8 +131,10 @@ def examine(claim: Claim, rows: Sequence[Row], worst_of: WorstOf) -> Examined | 
         baseline = samples[claim.baseline.label] if claim.baseline else None
         if claim.kind == "ordering":
             chain = [samples[part.label] for part in claim.order]
-            parts = tuple(contrast(claim, f"{better.label} against {worse.label}", better, worse)
-                          for better, worse in pairwise(chain))
+            parts = tuple(
+                contrast(claim, f"{better.label} against {worse.label}", better, worse)
+                for better, worse in pairwise(chain)
+            )
         else:
             parts = (contrast(claim, method.label, method, baseline),)
         if claim.control is None:
@@ -148,17 +154,21 @@ def check_claim(claim: Claim) -> None:
     """
     rules: dict[str, Callable[[], bool]] = {
         "needs a baseline": lambda: claim.kind not in BASELINE or claim.baseline is not None,
-        "needs a negative control, an arm that its test must reject or that the method must beat":
-            lambda: claim.kind not in CONTROL or claim.control is not None,
-        "needs `order`, at least two arms, best first, of which the first is `method`":
-            lambda: claim.kind != "ordering" or (len(claim.order) > 1 and claim.order[0] == claim.method),
+        "needs a negative control, an arm that its test must reject or that the method must beat": lambda: (
+            claim.kind not in CONTROL or claim.control is not None
+        ),
+        "needs `order`, at least two arms, best first, of which the first is `method`": lambda: (
+            claim.kind != "ordering" or (len(claim.order) > 1 and claim.order[0] == claim.method)
+        ),
         "needs `axis`, the axis of sizes": lambda: (claim.kind == "exponent") == bool(claim.axis),
         "needs a margin above zero": lambda: claim.kind not in ("equivalent", "exponent") or claim.margin > 0,
         "needs a margin that is not negative": lambda: claim.kind == "bound" or claim.margin >= 0,
-        "compares differences, not log ratios":
-            lambda: claim.kind not in ("bound", "exponent") or claim.effect == "difference",
-        "needs replicates: name the axis of them in `pairing`":
-            lambda: bool(claim.pairing) or claim.kind in ("bound", "exponent", "identity"),
+        "compares differences, not log ratios": lambda: (
+            claim.kind not in ("bound", "exponent") or claim.effect == "difference"
+        ),
+        "needs replicates: name the axis of them in `pairing`": lambda: (
+            bool(claim.pairing) or claim.kind in ("bound", "exponent", "identity")
+        ),
         "needs a label for each arm that no other arm of the claim has": lambda: _labels_unique(claim),
     }
     for rule, holds in rules.items():

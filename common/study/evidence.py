@@ -61,19 +61,29 @@ def measure(series: Series, claim: Claim, rows: Sequence[Row], worst_of: WorstOf
     terms = series.terms if isinstance(series, Mix) else ((1.0, series),)
     chosen = [(weight, *_settle(part, claim, rows, worst_of)) for weight, part in terms]
     read = [_read(arm, claim, rows, worst_of) for _, arm, _ in chosen]
-    points = [_averaged(arm.label, cells, claim) for (_, arm, _), (cells, *_) in zip(chosen, read, strict=True)]
+    points = [
+        _averaged(arm.label, cells, claim) for (_, arm, _), (cells, *_) in zip(chosen, read, strict=True)
+    ]
     for other in points[1:]:
         _same_replicates(series.label, points[0], other)
     weights = [weight for weight, _, _ in chosen]
     values = {
-        replicate: _collapse(claim, {
-            x: sum(weight * part[replicate].get(x, math.nan) for weight, part in zip(weights, points, strict=True))
-            for x in sorted({x for part in points for x in part[replicate]})
-        })
+        replicate: _collapse(
+            claim,
+            {
+                x: sum(
+                    weight * part[replicate].get(x, math.nan)
+                    for weight, part in zip(weights, points, strict=True)
+                )
+                for x in sorted({x for part in points for x in part[replicate]})
+            },
+        )
         for replicate in sorted(points[0], key=natural)
     }
     if not all(math.isfinite(value) for value in values.values()):
-        raise UnusableError(f"{series.label!r}: the combined arms do not cover the same {claim.axis or 'runs'}")
+        raise UnusableError(
+            f"{series.label!r}: the combined arms do not cover the same {claim.axis or 'runs'}"
+        )
     labels = [arm.label for _, arm, _ in chosen]
     return Sample(
         series.label,
@@ -96,7 +106,9 @@ def effects(claim: Claim, method: Sample, other: Sample | None) -> Values:
         return method.values
     _same_replicates(f"{method.label} against {other.label}", method.values, other.values)
     if method.tasks != other.tasks:
-        raise UnusableError(f"{method.label} and {other.label} were not run on the same {', '.join(claim.tasks)}")
+        raise UnusableError(
+            f"{method.label} and {other.label} were not run on the same {', '.join(claim.tasks)}"
+        )
     sign = 1.0 if claim.metric.better == "higher" else -1.0
     pairs = {replicate: (value, other.values[replicate]) for replicate, value in method.values.items()}
     if claim.effect == "difference":
@@ -135,10 +147,14 @@ def _settle(part: Arm | Best, claim: Claim, rows: Sequence[Row], worst_of: Worst
         cells.add(frozenset(found))
         scores.append(math.fsum(found.values()) / len(found))
     if len(cells) > 1:
-        raise UnusableError(f"{part.label!r} cannot be chosen: its arms were not run on the same {part.seeds} seeds")
+        raise UnusableError(
+            f"{part.label!r} cannot be chosen: its arms were not run on the same {part.seeds} seeds"
+        )
     best = scores.index(max(scores) if metric.better == "higher" else min(scores))
     table = ", ".join(f"{arm.label} {score:.4g}" for arm, score in zip(part.arms, scores, strict=True))
-    seeds = "validation seeds" if part.seeds == "validation" else "the very seeds of the test, which flatters it"
+    seeds = (
+        "validation seeds" if part.seeds == "validation" else "the very seeds of the test, which flatters it"
+    )
     note = f"{part.label} is {part.arms[best].label}, by mean {part.metric} on {seeds} ({table})"
     return replace(part.arms[best], label=part.label), note
 
@@ -188,7 +204,9 @@ def _mean(label: str, claim: Claim, values: Iterable[float], *, logs: bool) -> f
     if not logs:
         return math.fsum(numbers) / len(numbers)
     if min(numbers) <= 0:
-        raise UnusableError(f"{label!r}: a logarithm needs positive numbers, {claim.metric.name} is {min(numbers):g}")
+        raise UnusableError(
+            f"{label!r}: a logarithm needs positive numbers, {claim.metric.name} is {min(numbers):g}"
+        )
     return math.exp(math.fsum(map(math.log, numbers)) / len(numbers))
 
 
@@ -203,13 +221,16 @@ def _collapse(claim: Claim, points: Values) -> float:
     except ValueError as error:
         raise UnusableError(f"the axis {claim.axis!r} of an exponent needs numbers ({error})") from error
     if len(sizes) < 2 or min(sizes) <= 0 or min(points.values()) <= 0:
-        raise UnusableError(f"an exponent needs two sizes and positive numbers, {claim.metric.name} has {points}")
+        raise UnusableError(
+            f"an exponent needs two sizes and positive numbers, {claim.metric.name} has {points}"
+        )
     return theil_sen(np.log(sizes), np.log(list(points.values())))
 
 
 def _matching(arm: Arm, rows: Sequence[Row], role: str) -> list[Row]:
     return [
-        row for row in rows
+        row
+        for row in rows
         if row["stage"] == arm.stage
         and (row.get("role") or "study") == role
         and all(axis in row and same(row[axis], value) for axis, value in arm.where.items())

@@ -150,7 +150,8 @@ def _job(
     config = {section: merged[section] for section in stage.config} | {"axes": dict(axes)}
     parts = {
         "config": {key: short(value) for key, value in flatten(config)},
-        "code": code_hashes(_modules(stage, axes), root),
+        "code": code_hashes(tuple(name.partition(":")[0] for name in _code(stage, axes)), root),
+        "run": list(_code(stage, axes)),
         "inputs": {name: [job.fingerprint for job in jobs] for name, jobs in inputs.items()},
         "environment": environment(study.packages, str(cfg["device"]), int(cfg["threads"])),
         "data": _call(stage.data)(config) if stage.data else "",
@@ -164,21 +165,21 @@ def _job(
         config=config,
         inputs=inputs,
         parts=parts,
-        fingerprint=short({"stage": stage.name, "run": stage.run, **parts}),
+        fingerprint=short({"stage": stage.name, **parts}),
         role="study" if axes.get("seed", None) is None or axes["seed"] in study_seeds else "validation",
         minutes=float(merged["minutes"].get(stage.name, 1.0)),
         megabytes=float(merged["megabytes"].get(stage.name, 1.0)),
     )
 
 
-def _modules(stage: Stage, axes: Mapping[str, AxisValue]) -> tuple[str, ...]:
-    modules = [stage.run.partition(":")[0]]
+def _code(stage: Stage, axes: Mapping[str, AxisValue]) -> tuple[str, ...]:
+    names = [stage.run]
     for axis, arms in stage.arms.items():
         code = arms.get(str(axes[axis]))
         if code is None:
             raise unknown(f"{axis} of stage {stage.name}", str(axes[axis]), arms)
-        modules.append(code.partition(":")[0])
-    return tuple(modules)
+        names.append(code)
+    return tuple(names)
 
 
 def _with_variants(stage: Stage, axes: Mapping[str, AxisValue], cfg: Mapping[str, Any]) -> dict[str, Any]:

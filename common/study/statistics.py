@@ -126,7 +126,9 @@ def within(x: Floats, low: float = -math.inf, high: float = math.inf) -> Outcome
     Raises:
         ValueError: neither end is finite.
     """
-    ends = [(end, *sides) for end, *sides in ((low, greater, less), (high, less, greater)) if math.isfinite(end)]
+    ends = [
+        (end, *sides) for end, *sides in ((low, greater, less), (high, less, greater)) if math.isfinite(end)
+    ]
     if not ends:
         raise ValueError("within() needs a finite end")
     inside = [test(x, end) for end, test, _ in ends]

@@ -101,45 +101,79 @@ def judge(claims: Sequence[Claim], rows: Sequence[Row], scale: str, worst_of: Wo
         check_claim(claim)
     examined = [examine(claim, rows, worst_of) for claim in claims]
     members = [claim.id for claim in family(claims, scale)]
-    known = {claim.id: found for claim, found in zip(claims, examined, strict=True) if isinstance(found, Examined)}
+    known = {
+        claim.id: found for claim, found in zip(claims, examined, strict=True) if isinstance(found, Examined)
+    }
     # A member without evidence keeps its place in the family, which is fixed before the run.
     raw = [(known[name].p, known[name].against) if name in known else (1.0, 1.0) for name in members]
-    adjusted = dict(zip(members, zip(holm([p for p, _ in raw]), holm([a for _, a in raw]), strict=True), strict=True))
+    adjusted = dict(
+        zip(members, zip(holm([p for p, _ in raw]), holm([a for _, a in raw]), strict=True), strict=True)
+    )
     order = sorted(range(len(members)), key=lambda index: raw[index][0])
     levels = {members[index]: ALPHA / (len(members) - place) for place, index in enumerate(order)}
     return [
-        _finding(claim, found, _scale_reason(claim, scale), adjusted.get(claim.id), levels.get(claim.id, ALPHA))
+        _finding(
+            claim, found, _scale_reason(claim, scale), adjusted.get(claim.id), levels.get(claim.id, ALPHA)
+        )
         for claim, found in zip(claims, examined, strict=True)
     ]
 
 
 def family(claims: Iterable[Claim], scale: str) -> list[Claim]:
     """The Holm family: primary claims that the scale assesses by a test."""
-    return [claim for claim in claims if claim.primary and is_tested(claim) and not _scale_reason(claim, scale)]
+    return [
+        claim for claim in claims if claim.primary and is_tested(claim) and not _scale_reason(claim, scale)
+    ]
 
 
 def claim_hash(claim: Claim) -> str:
     """Hex digest of everything that makes the claim what it is; not of `published` and `limits`."""
-    return digest({entry.name: _plain(getattr(claim, entry.name)) for entry in fields(claim)
-                   if entry.name not in ("published", "limits")})
+    return digest(
+        {
+            entry.name: _plain(getattr(claim, entry.name))
+            for entry in fields(claim)
+            if entry.name not in ("published", "limits")
+        }
+    )
 
 
 def to_json(claim: Claim, finding: Finding) -> dict[str, Any]:
     """The claim's entry in claims.json (design §5): finite numbers, strings, lists; null for what is not known."""
     control = finding.control
     entry: dict[str, Any] = {
-        "id": claim.id, "hash": claim_hash(claim), "statement": claim.statement, "source": claim.source,
-        "kind": claim.kind, "primary": claim.primary, "metric": claim.metric.name, "unit": claim.metric.unit,
-        "effect_kind": claim.effect, "margin": claim.margin, "alpha": ALPHA, "level": LEVEL,
-        "method": claim.method.label, "baseline": claim.baseline.label if claim.baseline else None,
+        "id": claim.id,
+        "hash": claim_hash(claim),
+        "statement": claim.statement,
+        "source": claim.source,
+        "kind": claim.kind,
+        "primary": claim.primary,
+        "metric": claim.metric.name,
+        "unit": claim.metric.unit,
+        "effect_kind": claim.effect,
+        "margin": claim.margin,
+        "alpha": ALPHA,
+        "level": LEVEL,
+        "method": claim.method.label,
+        "baseline": claim.baseline.label if claim.baseline else None,
         "control": {"label": claim.control.label, "passed": finding.control_passed, **_numbers(control)}
-        if claim.control else None,
-        "verdict": finding.verdict, "reason": finding.reason, "effect": finding.effect, "ci": finding.ci,
-        "n": finding.n, "p_t": finding.p_t, "p_sign": finding.p_sign, "p": finding.p, "p_holm": finding.p_holm,
-        "needed": finding.needed, "diverged": finding.diverged, "baseline_choice": finding.baseline_choice,
+        if claim.control
+        else None,
+        "verdict": finding.verdict,
+        "reason": finding.reason,
+        "effect": finding.effect,
+        "ci": finding.ci,
+        "n": finding.n,
+        "p_t": finding.p_t,
+        "p_sign": finding.p_sign,
+        "p": finding.p,
+        "p_holm": finding.p_holm,
+        "needed": finding.needed,
+        "diverged": finding.diverged,
+        "baseline_choice": finding.baseline_choice,
         "pairs": [{"replicate": name, "effect": value} for name, value in finding.pairs.items()],
         "parts": [{"label": part.label, **_numbers(part)} for part in finding.parts],
-        "values": finding.values, "published": [asdict(figure) for figure in claim.published],
+        "values": finding.values,
+        "published": [asdict(figure) for figure in claim.published],
     }
     return {key: _finite(value) for key, value in entry.items()}
 
@@ -166,13 +200,22 @@ def _finding(
     main, samples = found.main, found.samples.values()
     test = main.test
     return Finding(
-        claim.id, verdict, reason, main.effect, main.ci, len(main.pairs),
+        claim.id,
+        verdict,
+        reason,
+        main.effect,
+        main.ci,
+        len(main.pairs),
         *((test.p_t, test.p_sign, test.p) if test else (None, None, None)),
         adjusted[0] if adjusted else None,
-        found.control, _control_passed(claim, found.control), found.parts if len(found.parts) > 1 else (),
-        main.pairs, {sample.label: sample.values for sample in samples},
+        found.control,
+        _control_passed(claim, found.control),
+        found.parts if len(found.parts) > 1 else (),
+        main.pairs,
+        {sample.label: sample.values for sample in samples},
         {label: count + sample.late[label] for sample in samples for label, count in sample.diverged.items()},
-        more, "; ".join(dict.fromkeys(sample.choice for sample in samples if sample.choice)),
+        more,
+        "; ".join(dict.fromkeys(sample.choice for sample in samples if sample.choice)),
     )
 
 
@@ -201,7 +244,11 @@ def _decide(
         return "inconclusive", f"{reason}; one replicate shows no spread.", None
     if more is None:
         return "inconclusive", f"{reason}; no affordable number of replicates would decide it.", None
-    return "inconclusive", f"{reason}; {more - len(main.pairs)} more replicates, {more} in all, would decide.", more
+    return (
+        "inconclusive",
+        f"{reason}; {more - len(main.pairs)} more replicates, {more} in all, would decide.",
+        more,
+    )
 
 
 def _lost(claim: Claim, samples: Mapping[str, Sample]) -> str:
@@ -230,7 +277,9 @@ def _needed(part: Contrast, alpha: float, side: int = 0) -> int | None:
     distance = min(part.effect - low, high - part.effect)
     if part.test is None or side * distance < 0 or len(part.x) < 2:
         return None
-    ends = 1 if distance > 0 else math.isfinite(low) + math.isfinite(high)  # Bonferroni, as in Outcome.against
+    ends = (
+        1 if distance > 0 else math.isfinite(low) + math.isfinite(high)
+    )  # Bonferroni, as in Outcome.against
     return needed(len(part.x), distance, float(part.x.std(ddof=1)), alpha / ends)
 
 
@@ -242,8 +291,13 @@ def _numbers(part: Contrast | None) -> dict[str, Any]:
     if part is None:
         return {"effect": None, "ci": None, "n": 0, "p": None}
     test = part.test
-    return {"effect": part.effect, "ci": part.ci, "n": len(part.pairs), "p": test.p if test else None,
-            "against": test.against if test else None}
+    return {
+        "effect": part.effect,
+        "ci": part.ci,
+        "n": len(part.pairs),
+        "p": test.p if test else None,
+        "against": test.against if test else None,
+    }
 
 
 def _finite(value: Any) -> Any:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,8 @@ def read(path: Path) -> State:
     if damage:
         raise BadInputError(f"checkpoint {path} cannot be used: {damage}.")
     try:
+        if not zipfile.is_zipfile(path):
+            raise pickle.UnpicklingError("it is no archive of torch")
         with torch.serialization.safe_globals(_NUMPY):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:

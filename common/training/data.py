@@ -7,13 +7,15 @@ schedules count steps.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from common.training import stop
 from common.training.seeds import generator
 
 Key = tuple[int, int]
@@ -126,3 +128,25 @@ class Keyed(Dataset[Any]):
         step, index = key
         sample = self.samples[index]
         return self.augment(sample, generator(self.seed, "augment", step, index)) if self.augment else sample
+
+
+def loader(samples: Dataset[Any], sampler: StepSampler, workers: int = 0, **options: Any) -> DataLoader[Any]:
+    """A DataLoader whose worker processes outlive the stop signals.
+
+    A scheduler signals the whole process group, and torch lets a worker die of SIGTERM, which would end the
+    training before its checkpoint.
+
+    Args:
+        samples: indexed by the sampler's keys, see ``Keyed``.
+        sampler: which samples each batch takes.
+        workers: processes; 0 loads in this one.
+        options: more options of DataLoader.
+    """
+    return DataLoader(
+        samples, batch_sampler=sampler, num_workers=workers, worker_init_fn=_ignore_stop_signals, **options
+    )
+
+
+def _ignore_stop_signals(worker: int) -> None:
+    for number in stop.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -30,6 +30,7 @@ def fit(
     out: Path,
     *,
     records: Sequence[Record] = (),
+    identity: str = "",
     device: str = "cpu",
     threads: int = 1,
     checkpoint_seconds: float = 30.0,
@@ -50,7 +51,9 @@ def fit(
         module: automatic or manual optimisation; a step is one ``training_step``.
         data: the batches.
         out: the job's folder.
-        records: the job's Recorder, or those of every job of a stack.
+        records: the job's Recorder, or those of every job of a stack; used by this training alone. Their
+            histories are cut to the checkpoint's length, or to nothing on a fresh start.
+        identity: of what is trained, for a stack its members: a checkpoint of another identity is not continued.
         device: "cpu" or "cuda", as the config says; nothing is detected.
         threads: CPU threads of torch.
         checkpoint_seconds: at most so much work is lost by a kill; infinity for no clock.
@@ -70,7 +73,7 @@ def fit(
     journals: dict[str, Journal] = {f"history {i}": record for i, record in enumerate(records)}
     if isinstance(module, HasJournals):
         journals |= module.journals()
-    keeper = Keeper(folder, data, tuple(records), journals, checkpoint_steps, checkpoint_seconds)
+    keeper = Keeper(folder, data, tuple(records), journals, identity, checkpoint_steps, checkpoint_seconds)
     found = checkpoint.newest(folder, keeper.usable)
     path, state = found or (None, None)
     if state is None:

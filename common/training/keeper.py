@@ -64,6 +64,7 @@ class Keeper(pl.Callback):
         data: knows the number of steps, and how many are done after so many batches.
         records: of the job, or of every job of a stack.
         journals: append-only files by name, the records' histories included.
+        identity: only a checkpoint of the same identity is continued.
         every_steps: checkpoint at multiples of it; 0 for never.
         every_seconds: checkpoint when the last is this old; infinity for never.
     """
@@ -74,10 +75,12 @@ class Keeper(pl.Callback):
         data: StepData,
         records: tuple[Record, ...],
         journals: Mapping[str, Journal],
+        identity: str = "",
         every_steps: int = 0,
         every_seconds: float = math.inf,
     ) -> None:
         self.folder, self.data, self.records, self.journals = folder, data, records, journals
+        self.identity = identity
         self.every_steps, self.every_seconds = every_steps, every_seconds
         self.saved: int | None = None  # the step of the newest checkpoint on disk
         self._rng: dict[str, Any] | None = None
@@ -99,7 +102,10 @@ class Keeper(pl.Callback):
 
     def usable(self, state: checkpoint.State) -> str | None:
         """What keeps a checkpoint from being continued here, or None."""
-        lengths: dict[str, int] = state.get(OWN, {}).get("lengths", {})
+        own = state.get(OWN)
+        if own is None or own["identity"] != self.identity:
+            return "it is the checkpoint of another training"
+        lengths: dict[str, int] = own["lengths"]
         if lengths.keys() != self.journals.keys():
             return f"it belongs to the files {sorted(lengths)}, and this job has {sorted(self.journals)}"
         for name, journal in self.journals.items():
@@ -153,7 +159,7 @@ class Keeper(pl.Callback):
         """Add the generators' states and the journals' lengths."""
         step = self.data.done(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
         lengths = {name: journal.length() for name, journal in self.journals.items()}
-        checkpoint[OWN] = {"step": step, "rng": rng_state(), "lengths": lengths}
+        checkpoint[OWN] = {"step": step, "identity": self.identity, "rng": rng_state(), "lengths": lengths}
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

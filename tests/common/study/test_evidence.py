@@ -18,7 +18,14 @@ CLAIM = Claim("c", "ours is better", "p. 1", "superior", RETURN, OURS, RIVAL, OT
 
 
 def row(method: str, seed: Any, value: Any, **more: Any) -> dict[str, Any]:
-    fixed = {"stage": "evaluate", "status": "done", "role": "study", "method": method, "seed": seed, "return": value}
+    fixed = {
+        "stage": "evaluate",
+        "status": "done",
+        "role": "study",
+        "method": method,
+        "seed": seed,
+        "return": value,
+    }
     return fixed | more
 
 
@@ -31,8 +38,13 @@ def read(series: Any, rows: Rows, claim: Claim = CLAIM) -> Sample:
 
 
 def test_an_arm_reads_its_rows_and_no_others() -> None:
-    rows = [row("ours", 10, 2.0), row("ours", 9, 1.0), row("rival", 9, 5.0), row("ours", 900, 8.0, role="validation"),
-            row("ours", 9, 3.0, stage="train")]
+    rows = [
+        row("ours", 10, 2.0),
+        row("ours", 9, 1.0),
+        row("rival", 9, 5.0),
+        row("ours", 900, 8.0, role="validation"),
+        row("ours", 9, 3.0, stage="train"),
+    ]
     sample = read(OURS, rows)
     assert sample.values == {"9": 1.0, "10": 2.0}
     assert list(sample.values) == ["9", "10"]
@@ -50,15 +62,21 @@ def test_cells_are_the_same_however_the_table_was_read() -> None:
 
 def test_tasks_are_averaged_inside_a_replicate() -> None:
     claim = replace(CLAIM, tasks=("env",))
-    rows = [row("ours", seed, value, env=env) for seed, env, value in
-            ((0, "a", 1.0), (0, "b", 4.0), (1, "a", 2.0), (1, "b", 8.0))]
+    rows = [
+        row("ours", seed, value, env=env)
+        for seed, env, value in ((0, "a", 1.0), (0, "b", 4.0), (1, "a", 2.0), (1, "b", 8.0))
+    ]
     assert read(OURS, rows, claim).values == {"0": 2.5, "1": 5.0}
     ratio = read(OURS, rows, replace(claim, effect="log_ratio")).values
     assert ratio == pytest.approx({"0": 2.0, "1": 4.0})
     with pytest.raises(UnusableError, match="do not have the same runs"):
         read(OURS, rows[:3], claim)
     with pytest.raises(UnusableError, match="not run on the same env"):
-        effects(claim, read(OURS, rows, claim), read(RIVAL, [row("rival", s, 0.0, env="a") for s in (0, 1)], claim))
+        effects(
+            claim,
+            read(OURS, rows, claim),
+            read(RIVAL, [row("rival", s, 0.0, env="a") for s in (0, 1)], claim),
+        )
 
 
 def test_a_diverged_run_takes_the_worst_value_and_is_counted() -> None:
@@ -69,8 +87,11 @@ def test_a_diverged_run_takes_the_worst_value_and_is_counted() -> None:
 
 def test_a_run_that_never_arrived_is_counted_when_the_worst_value_is_its_own_cap() -> None:
     claim = replace(CLAIM, metric=replace(RETURN, better="lower", worst=Scaled("cap", 2.0)))
-    rows = [row("ours", 0, 200.0, cap=100), row("ours", 1, 40.0, cap=100),
-            row("ours", 2, None, cap=50, status="diverged")]
+    rows = [
+        row("ours", 0, 200.0, cap=100),
+        row("ours", 1, 40.0, cap=100),
+        row("ours", 2, None, cap=50, status="diverged"),
+    ]
     sample = read(OURS, rows, claim)
     assert sample.values == {"0": 200.0, "1": 40.0, "2": 100.0}
     assert (sample.diverged["ours"], sample.late["ours"]) == (1, 1)
@@ -115,8 +136,11 @@ def test_effects_are_positive_where_the_method_is_better() -> None:
 
 def best_rows() -> Rows:
     study = [row(name, 0, value) for name, value in (("rival", 1.0), ("other", 9.0))]
-    held = [row(name, seed, value, role="validation")
-            for name, value in (("rival", 5.0), ("other", 4.0)) for seed in (900, 901)]
+    held = [
+        row(name, seed, value, role="validation")
+        for name, value in (("rival", 5.0), ("other", 4.0))
+        for seed in (900, 901)
+    ]
     return study + held
 
 
@@ -154,7 +178,9 @@ def test_a_mix_is_combined_in_each_replicate() -> None:
 
 def test_an_exponent_has_one_slope_a_replicate() -> None:
     claim = replace(CLAIM, kind="exponent", axis="size", target=-1.5, margin=0.1)
-    rows = [row("ours", seed, (seed + 1) * size**-1.5, size=size) for seed in (0, 1) for size in (10, 100, 1000)]
+    rows = [
+        row("ours", seed, (seed + 1) * size**-1.5, size=size) for seed in (0, 1) for size in (10, 100, 1000)
+    ]
     assert read(OURS, rows, claim).values == pytest.approx({"0": -1.5, "1": -1.5})
     mixed = read(Mix("sum", ((1.0, OURS), (2.0, OURS))), rows, claim)
     assert mixed.values == pytest.approx({"0": -1.5, "1": -1.5})

@@ -38,7 +38,10 @@ def test_power_against_a_simulation(n: int, effect: float, family: int) -> None:
 def test_critical_shift_is_where_both_tests_pass() -> None:
     z = np.random.default_rng(2).standard_normal((200, 7))
     for sample, shift in zip(z, critical_shifts(z, 0.05), strict=True):
-        passes = [max(t_p(sample + shift + step), sign_flip_p(sample + shift + step)) <= 0.05 for step in (-1e-6, 1e-6)]
+        passes = [
+            max(t_p(sample + shift + step), sign_flip_p(sample + shift + step)) <= 0.05
+            for step in (-1e-6, 1e-6)
+        ]
         assert passes == [False, True]
 
 
@@ -63,7 +66,9 @@ def test_needed_replicates() -> None:
     assert needed(4, 1.0, 0.0, 0.05) == 5
     total = needed(8, 0.3, 1.0, 0.05)
     assert total is not None
-    reference = [1 - stats.nct.cdf(stats.t.ppf(0.95, n - 1), n - 1, 0.3 * np.sqrt(n)) for n in (total - 1, total)]
+    reference = [
+        1 - stats.nct.cdf(stats.t.ppf(0.95, n - 1), n - 1, 0.3 * np.sqrt(n)) for n in (total - 1, total)
+    ]
     assert reference[0] < 0.8 <= reference[1]
     assert needed(8, 0.0, 1.0, 0.05) is None
     assert needed(8, 0.01, 1.0, 0.05) is None

@@ -93,8 +93,12 @@ def test_sign_flip_against_enumeration(n: int) -> None:
 def test_sign_flip_against_scipy() -> None:
     x = samples(1, 10, 0.3)
     reference = stats.permutation_test(
-        (x,), lambda v, axis: np.mean(v, axis=axis), permutation_type="samples", alternative="greater",
-        vectorized=True, n_resamples=np.inf,
+        (x,),
+        lambda v, axis: np.mean(v, axis=axis),
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=np.inf,
     )
     assert sign_flip_p(x) == pytest.approx(reference.pvalue, abs=1e-12)
 

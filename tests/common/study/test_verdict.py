@@ -37,9 +37,16 @@ eighths = st.integers(-24, 24).map(lambda i: i / 8)
 def table(**arms: Sequence[float] | np.ndarray) -> list[dict[str, Any]]:
     """Rows of arms with one value a seed; NaN is a diverged run."""
     return [
-        {"stage": "evaluate", "role": "study", "method": name, "seed": seed, "return": value,
-         "status": "diverged" if math.isnan(value) else "done"}
-        for name, values in arms.items() for seed, value in enumerate(values)
+        {
+            "stage": "evaluate",
+            "role": "study",
+            "method": name,
+            "seed": seed,
+            "return": value,
+            "status": "diverged" if math.isnan(value) else "done",
+        }
+        for name, values in arms.items()
+        for seed, value in enumerate(values)
     ]
 
 
@@ -80,7 +87,9 @@ def judged(claim: Claim, rows: list[dict[str, Any]], scale: str = "laptop") -> F
 )
 def test_the_verdict_of_each_kind(kind: str, ours: float, sabotaged: float, verdict: str) -> None:
     rival = np.zeros(8)
-    rows = table(ours=ours + NOISE, rival=rival, sabotaged=sabotaged + NOISE[::-1], third=rival - 3 + NOISE[::-1])
+    rows = table(
+        ours=ours + NOISE, rival=rival, sabotaged=sabotaged + NOISE[::-1], third=rival - 3 + NOISE[::-1]
+    )
     finding = judged(KINDS[kind], rows)
     assert (finding.verdict, finding.n) == (verdict, 8), finding.reason
     assert finding.effect == pytest.approx(float(np.mean(ours + NOISE)))
@@ -90,12 +99,23 @@ def test_the_verdict_of_each_kind(kind: str, ours: float, sabotaged: float, verd
 
 def test_an_exponent_and_its_control() -> None:
     claim = replace(KINDS["bound"], kind="exponent", axis="size", target=1.0, margin=0.1)
+
     def rows(ours: float, sabotaged: float) -> list[dict[str, Any]]:
         return [
-            {"stage": "evaluate", "role": "study", "status": "done", "method": name, "seed": seed, "size": size,
-             "return": size ** (slope + NOISE[seed] / 10)}
-            for name, slope in (("ours", ours), ("sabotaged", sabotaged)) for seed in range(8) for size in (8, 64, 512)
+            {
+                "stage": "evaluate",
+                "role": "study",
+                "status": "done",
+                "method": name,
+                "seed": seed,
+                "size": size,
+                "return": size ** (slope + NOISE[seed] / 10),
+            }
+            for name, slope in (("ours", ours), ("sabotaged", sabotaged))
+            for seed in range(8)
+            for size in (8, 64, 512)
         ]
+
     found = judged(claim, rows(1.0, 2.0))
     assert found.verdict == "supported"
     assert found.values["ours"]["3"] == pytest.approx(1.04)
@@ -125,7 +145,9 @@ def test_a_bound_from_above() -> None:
 
 
 def test_log_ratios_and_their_orientation() -> None:
-    claim = replace(SUPERIOR, metric=replace(RETURN, better="lower"), effect="log_ratio", margin=math.log(1.5))
+    claim = replace(
+        SUPERIOR, metric=replace(RETURN, better="lower"), effect="log_ratio", margin=math.log(1.5)
+    )
     slow = 100 * np.exp(NOISE)
     rows = table(ours=np.full(8, 20.0), rival=slow, sabotaged=slow)
     found = judged(claim, rows)
@@ -144,8 +166,9 @@ def test_the_control_of_an_ordering_must_be_beaten_by_the_first() -> None:
 
 def test_an_ordering_is_contradicted_by_one_reversed_pair_after_bonferroni() -> None:
     reversed_pair = {"rival": np.zeros(8), "third": 0.75 + 5 * NOISE}  # against: p between 0.025 and 0.05
-    assert judged(SUPERIOR, table(ours=np.zeros(8), rival=reversed_pair["third"], sabotaged=np.zeros(8))).verdict == (
-        "contradicted")
+    assert judged(
+        SUPERIOR, table(ours=np.zeros(8), rival=reversed_pair["third"], sabotaged=np.zeros(8))
+    ).verdict == ("contradicted")
     assert judged(KINDS["ordering"], table(ours=np.full(8, 5.0), **reversed_pair)).verdict == "inconclusive"
     reversed_pair["third"] += 2
     found = judged(KINDS["ordering"], table(ours=np.full(8, 5.0), **reversed_pair))
@@ -162,10 +185,16 @@ def test_smoke_and_foreign_scales_are_not_assessed() -> None:
     assert judged(SUPERIOR, rows, "laptop+0a1b2c3d").verdict == "supported"
 
 
-@pytest.mark.parametrize(("arm", "diverged", "verdict"), [
-    ("ours", 5, "inconclusive"), ("rival", 5, "inconclusive"), ("sabotaged", 5, "inconclusive"),
-    ("rival", 4, "supported"), ("ours", 4, "inconclusive"),
-])
+@pytest.mark.parametrize(
+    ("arm", "diverged", "verdict"),
+    [
+        ("ours", 5, "inconclusive"),
+        ("rival", 5, "inconclusive"),
+        ("sabotaged", 5, "inconclusive"),
+        ("rival", 4, "supported"),
+        ("ours", 4, "inconclusive"),
+    ],
+)
 def test_more_than_half_of_an_arm_diverged(arm: str, diverged: int, verdict: str) -> None:
     arms = {"ours": 2 + NOISE, "rival": np.zeros(8), "sabotaged": NOISE[::-1]}
     arms[arm] = np.where(np.arange(8) < diverged, np.nan, arms[arm])
@@ -200,29 +229,41 @@ def test_holm_over_the_primary_claims_that_the_scale_assesses() -> None:
     alone = judged(SUPERIOR, rows)
     assert alone.verdict == "supported"
     assert 0.025 < (alone.p or 0) <= 0.05
-    others = [replace(SUPERIOR, id="d"), replace(SUPERIOR, id="e", primary=False),
-              replace(SUPERIOR, id="f", scales=("paper",)), replace(KINDS["identity"], id="g")]
+    others = [
+        replace(SUPERIOR, id="d"),
+        replace(SUPERIOR, id="e", primary=False),
+        replace(SUPERIOR, id="f", scales=("paper",)),
+        replace(KINDS["identity"], id="g"),
+    ]
     found = judge([SUPERIOR, *others], rows, "laptop", worst)
     assert [each.id for each in family([SUPERIOR, *others], "laptop")] == ["c", "d"]
     assert found[0].p_holm == found[1].p_holm == pytest.approx(2 * (alone.p or 0))
-    assert [each.verdict for each in found[:4]] == ["inconclusive", "inconclusive", "supported", "not assessed"]
+    assert [each.verdict for each in found[:4]] == [
+        "inconclusive",
+        "inconclusive",
+        "supported",
+        "not assessed",
+    ]
     # A member without evidence keeps its place.
     absent = replace(SUPERIOR, id="d", baseline=THIRD)
     assert judge([SUPERIOR, absent], rows, "laptop", worst)[0].verdict == "inconclusive"
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"baseline": None}, "needs a baseline"),
-    ({"control": None}, "needs a negative control"),
-    ({"margin": -1.0}, "not negative"),
-    ({"pairing": ""}, "needs replicates"),
-    ({"kind": "equivalent"}, "margin above zero"),
-    ({"kind": "ordering"}, "needs `order`"),
-    ({"kind": "exponent", "margin": 0.1}, "needs `axis`"),
-    ({"kind": "bound", "effect": "log_ratio"}, "not log ratios"),
-    ({"control": replace(SABOTAGED, label="ours")}, "needs a label"),
-    ({"control": Mix("mix", ((1.0, replace(THIRD, label="ours")),))}, "needs a label"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": None}, "needs a baseline"),
+        ({"control": None}, "needs a negative control"),
+        ({"margin": -1.0}, "not negative"),
+        ({"pairing": ""}, "needs replicates"),
+        ({"kind": "equivalent"}, "margin above zero"),
+        ({"kind": "ordering"}, "needs `order`"),
+        ({"kind": "exponent", "margin": 0.1}, "needs `axis`"),
+        ({"kind": "bound", "effect": "log_ratio"}, "not log ratios"),
+        ({"control": replace(SABOTAGED, label="ours")}, "needs a label"),
+        ({"control": Mix("mix", ((1.0, replace(THIRD, label="ours")),))}, "needs a label"),
+    ],
+)
 def test_a_claim_that_cannot_be_tested_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         judged(replace(SUPERIOR, **change), [])
@@ -234,21 +275,32 @@ def test_two_claims_of_one_id_are_refused() -> None:
 
 
 @PROPERTY
-@given(st.sampled_from(["superior", "noninferior", "bound", "ordering"]), st.lists(eighths, min_size=6, max_size=10),
-       st.lists(eighths, min_size=10, max_size=10), st.integers(0, 32))
+@given(
+    st.sampled_from(["superior", "noninferior", "bound", "ordering"]),
+    st.lists(eighths, min_size=6, max_size=10),
+    st.lists(eighths, min_size=10, max_size=10),
+    st.integers(0, 32),
+)
 def test_a_common_shift_for_the_worse_never_improves_a_verdict(
     kind: str, ours: list[float], noise: list[float], steps: int
 ) -> None:
     n, method = len(ours), np.array(ours)
-    others = {"rival": np.array(noise[:n]) / 2, "sabotaged": np.array(noise[:n]) - 2, "third": np.full(n, -4.0)}
+    others = {
+        "rival": np.array(noise[:n]) / 2,
+        "sabotaged": np.array(noise[:n]) - 2,
+        "third": np.full(n, -4.0),
+    }
     before = judged(KINDS[kind], table(ours=method, **others))
     after = judged(KINDS[kind], table(ours=method - steps / 8, **others))
     assert RANK[after.verdict] <= RANK[before.verdict]
 
 
 @PROPERTY
-@given(st.sampled_from([kind for kind in KINDS if kind != "ordering"]), st.lists(eighths, min_size=2, max_size=10),
-       st.integers(-16, 16))
+@given(
+    st.sampled_from([kind for kind in KINDS if kind != "ordering"]),
+    st.lists(eighths, min_size=2, max_size=10),
+    st.integers(-16, 16),
+)
 def test_a_vacuous_control_always_shows(kind: str, ours: list[float], shift: int) -> None:
     values = np.array(ours) + shift
     rows = table(ours=values, rival=np.zeros(len(ours)), sabotaged=values)
@@ -272,6 +324,8 @@ def test_an_inert_method_is_certified_in_at_most_one_study_in_twenty(gain: float
     certified = 0
     for _ in range(1000):
         arms = rng.standard_normal((3, 8)) + np.array([[gain], [0.0], [gain]])
-        certified += judged(SUPERIOR, table(ours=arms[0], rival=arms[1], sabotaged=arms[2])).verdict == "supported"
+        certified += (
+            judged(SUPERIOR, table(ours=arms[0], rival=arms[1], sabotaged=arms[2])).verdict == "supported"
+        )
     print(f"inert method, {gain:g} SD above the baseline: certified in {certified / 10:.1f} % of studies")
     assert certified <= 0.05 * 1000

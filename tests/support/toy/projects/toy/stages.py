@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import time
+from pathlib import Path
 
 from common.errors import NonFiniteError, StoppedError
 from common.files import write_json
@@ -11,7 +12,7 @@ from common.training import stop
 
 
 def note(text):
-    with open("calls.txt", "a") as file:
+    with Path("calls.txt").open("a") as file:
         file.write(text + "\n")
 
 
@@ -23,7 +24,9 @@ def count(cfg, inputs, out):
     """A sum of `steps` terms with a checkpoint at every step; killed anywhere, it goes on."""
     note(f"count {cfg['axes']['arm']} {cfg['axes']['seed']}")
     checkpoint = out / "checkpoint.json"
-    state = json.loads(checkpoint.read_text()) if checkpoint.is_file() else {"step": 0, "sum": 0.0, "rows": []}
+    state = (
+        json.loads(checkpoint.read_text()) if checkpoint.is_file() else {"step": 0, "sum": 0.0, "rows": []}
+    )
     while state["step"] < cfg["toy"]["steps"]:
         if stop.requested():
             raise StoppedError(f"stopped at step {state['step']}: {stop.requested()}")
