@@ -51,6 +51,18 @@ class Agent(nn.Module):
         """The temperatures, detached."""
         return self.log_alpha.detach().exp()[: self.members].unsqueeze(1)
 
+    def act(
+        self, s: Float[Tensor, "n b d"], eps: Float[Tensor, "n b a"]
+    ) -> tuple[Float[Tensor, "n b a"], Float[Tensor, "n b"]]:
+        """a ~ pi(.|s) and log pi(a|s); in the absorbing state there is nothing to choose, a = 0 and log pi = 0.
+
+        The buffer holds no other action there, so the critics know no other: a policy that chose one would be
+        paid what they extrapolate, 1 / (1 - gamma) times over, for dying (as in DAC's own code).
+        """
+        a, log_prob = self.actor(s, eps)
+        alive = 1.0 - s[..., -1]
+        return a * alive.unsqueeze(-1), log_prob * alive
+
     def step_critic(self, loss: Float[Tensor, " n"]) -> None:
         """One step of Adam on the critics."""
         self.critic_optimiser.zero_grad()
@@ -63,10 +75,11 @@ class Agent(nn.Module):
         loss.sum().backward()
         self.actor_optimiser.step()
 
-    def step_alpha(self, log_prob: Float[Tensor, "n b"]) -> None:
-        """One step on J(alpha) = E[alpha (-log pi - H)], H = -|A|, taken in log alpha."""
+    def step_alpha(self, s: Float[Tensor, "n b d"], log_prob: Float[Tensor, "n b"]) -> None:
+        """One step on J(alpha) = E[alpha (-log pi - H)], H = -|A|, taken in log alpha, over states not absorbing."""
+        alive = (1.0 - s[..., -1]).sum(-1).clamp_min(1.0)
         gap = torch.zeros(FLAT_MULTIPLE)
-        gap[: self.members] = -log_prob.detach().mean(-1) - self.target_entropy
+        gap[: self.members] = -log_prob.detach().sum(-1) / alive - self.target_entropy
         self.log_alpha.grad = self.log_alpha.detach().exp() * gap
         self.alpha_optimiser.step()
 

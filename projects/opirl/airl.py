@@ -48,7 +48,7 @@ class AIRL(nn.Module):
         )
         self.expert, self.recent = Replay(n, 1, self.d, a), Replay(n, self.stride, self.d, a)
         for i, one in enumerate(setting.demos):
-            self.expert.add(i, demos.rows(one, self.absorbing))
+            self.expert.add(i, demos.rows(one, self.absorbing, setting.shift[i], setting.scale[i]))
         b = self.batch
         self.streams = Streams(
             setting.seeds,

@@ -30,7 +30,7 @@ class Setting:
         env: name in projects.opirl.envs.SPECS.
         seeds: one per member.
         cfg: the job's config (equal for all members but for axes.seed).
-        steps: calls of ``step`` in the whole run, each worth ``stride`` interactions.
+        steps: interactions of one member in the whole run; of an arm that never acts (BC), updates.
         demos: per member, what it may imitate; empty for the expert.
         shift, scale: (n, d) normaliser of observations, (obs + shift) scale.
         out: folder for append-only files (the first member's).

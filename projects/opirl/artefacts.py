@@ -66,11 +66,15 @@ class Reward:
 
 
 def forward(layers: Sequence[Tensor], x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
-    """A ReLU perceptron; layers may be stacked, weights (n, in, out) and biases (n, out), for x (n, b, in)."""
+    """A ReLU perceptron; layers may be stacked, weights (n, in, out) and biases (n, out), for x (n, b, in).
+
+    A single output is a sum: a product of one column rounds otherwise for one member than for several.
+    """
     last = len(layers) - 2
     for i in range(0, len(layers), 2):
-        bias = layers[i + 1].unsqueeze(1) if layers[i].dim() == 3 else layers[i + 1]
-        x = x @ layers[i] + bias
+        weight, bias = layers[i], layers[i + 1].unsqueeze(1) if layers[i].dim() == 3 else layers[i + 1]
+        one = weight.shape[-1] == 1
+        x = ((x * weight.transpose(-1, -2)).sum(-1, keepdim=True) if one else x @ weight) + bias
         x = x.relu() if i < last else x
     return x
 
@@ -87,7 +91,7 @@ def load_policy(folder: Path) -> Policy:
     Raises:
         BadInputError: absent, damaged or of another schema.
     """
-    facts, parts = _load(folder / POLICY, "policy", ("layers", "norm"))
+    facts, parts = _load(folder / POLICY, "policy", ("env", "act_dim", "squash"), ("layers", "norm"))
     shift, scale = parts["norm"]
     return Policy(
         str(facts["env"]), int(facts["act_dim"]), parts["layers"], str(facts["squash"]), shift, scale
@@ -112,7 +116,8 @@ def load_reward(folder: Path) -> Reward:
     Raises:
         BadInputError: absent, damaged or of another schema.
     """
-    facts, parts = _load(folder / REWARD, "reward", ("reward", "value", "norm"))
+    names = ("env", "method", "state_only", "absorbing")
+    facts, parts = _load(folder / REWARD, "reward", names, ("reward", "value", "norm"))
     shift, scale = parts["norm"]
     return Reward(
         str(facts["env"]),
@@ -140,13 +145,15 @@ def _save(path: Path, kind: str, facts: Mapping[str, Any], parts: Mapping[str, S
         )
 
 
-def _load(path: Path, kind: str, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
+def _load(
+    path: Path, kind: str, facts: Sequence[str], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             stored = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise BadInputError(f"no {kind} at {path}: run the stage that writes it first") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise BadInputError(
             f"{path} cannot be read ({error}): delete its folder and run its stage again"
         ) from error
@@ -156,4 +163,23 @@ def _load(path: Path, kind: str, names: Sequence[str]) -> tuple[dict[str, Any], 
     for name in names:
         while (key := f"{name}.{len(parts[name])}") in stored:
             parts[name].append(torch.from_numpy(stored.pop(key)))
+    if set(stored) != {"schema", "kind", *facts} or not _whole(parts):
+        raise BadInputError(f"{path} is damaged: delete its folder and run its stage again")
     return stored, parts
+
+
+def _whole(parts: Mapping[str, Sequence[Tensor]]) -> bool:
+    """Whether the normaliser is a pair and every perceptron's layers fit one another."""
+    if [x.dim() for x in parts["norm"]] != [1, 1] or parts["norm"][0].shape != parts["norm"][1].shape:
+        return False
+    for name, layers in parts.items():
+        if name == "norm" or (name == "value" and not layers):
+            continue
+        if not layers or [x.dim() for x in layers] != [2, 1] * (len(layers) // 2):
+            return False
+        widths = [weight.shape for weight in layers[::2]]
+        if [shape[1] for shape in widths] != [bias.shape[0] for bias in layers[1::2]]:
+            return False
+        if [shape[1] for shape in widths[:-1]] != [shape[0] for shape in widths[1:]]:
+            return False
+    return True

@@ -37,7 +37,7 @@ class BC(nn.Module):
         self.counters = [Counters() for _ in setting.seeds]
         self.expert = Replay(n, 1, d, a)
         for i, one in enumerate(setting.demos):
-            self.expert.add(i, demos.rows(one, absorbing=0))
+            self.expert.add(i, demos.rows(one, 0, setting.shift[i], setting.scale[i]))
         self.streams = Streams(setting.seeds, "bc", {"expert": ("uniform", (int(options["batch"]),))})
 
     def step(self, k: int) -> Tensor:

@@ -28,10 +28,13 @@ class Collector:
         setting: environment, seeds, normaliser, folder.
         random_steps: steps of uniform actions before the policy acts.
         absorbing: absorbing transitions after a termination; 0: terminations end the return.
+        timeouts_end: time-outs count as terminations (a defect of the release, projects/opirl/release.py).
     """
 
-    def __init__(self, setting: Setting, random_steps: int, absorbing: int) -> None:
-        self.random_steps, self.absorbing = random_steps, absorbing
+    def __init__(
+        self, setting: Setting, random_steps: int, absorbing: int, timeouts_end: bool = False
+    ) -> None:
+        self.random_steps, self.absorbing, self.timeouts_end = random_steps, absorbing, timeouts_end
         self.members = len(setting.seeds)
         self.shift, self.scale = setting.shift.unsqueeze(1), setting.scale.unsqueeze(1)
         d, a = setting.spec.obs_dim + 1, setting.spec.act_dim
@@ -54,14 +57,13 @@ class Collector:
         """Act once in every environment and remember what came of it."""
         noise = self.streams.at(k)
         s = self.states(torch.from_numpy(self.envs.obs))
-        if k < self.random_steps:
-            a = 2.0 * noise["u"] - 1.0
-        else:
-            a = behave(s, noise["eps"].numpy().astype(np.float64))
+        random = k < self.random_steps
+        a = 2.0 * noise["u"] - 1.0 if random else behave(s, noise["eps"].numpy().astype(np.float64))
         got = self.envs.step(a.numpy())
         s2 = self.states(torch.from_numpy(got.next_obs))
-        r, ends = torch.from_numpy(got.reward).float(), torch.from_numpy(got.terminated)
-        if not got.terminated.any():
+        ended = got.terminated | got.truncated if self.timeouts_end else got.terminated
+        r, ends = torch.from_numpy(got.reward).float(), torch.from_numpy(ended)
+        if not ended.any():
             rows = transitions(s[:, 0], a[:, 0], s2[:, 0], r[:, 0], ends[:, 0], self.absorbing)
             parts = list(rows.unsqueeze(1))
         else:

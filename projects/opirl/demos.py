@@ -89,10 +89,14 @@ def choose(demos: Demos, count: int, seed: int) -> Demos:
     return replace(demos, episodes=Episodes(**parts))
 
 
-def rows(demos: Demos, absorbing: int) -> Float[Tensor, "m w"]:
-    """Demonstrations as rows of a replay buffer (see `absorbing.transitions`)."""
+def rows(
+    demos: Demos, absorbing: int, shift: Float[Tensor, " d"], scale: Float[Tensor, " d"]
+) -> Float[Tensor, "m w"]:
+    """Demonstrations as rows of a replay buffer (see `absorbing.transitions`), in the learner's normalisation.
+
+    That is not always the artefact's: a learner may bound the scale, or speak in another task's units.
+    """
     e = demos.episodes
-    shift, scale = torch.from_numpy(demos.shift), torch.from_numpy(demos.scale)
     s, s2 = (features(torch.from_numpy(obs), shift, scale) for obs in (e.obs, e.next_obs))
     reward = torch.from_numpy(e.reward).float()
     return transitions(s, torch.from_numpy(e.act), s2, reward, torch.from_numpy(e.terminated), absorbing)

@@ -18,11 +18,13 @@ from projects.opirl.replay import Replay
 from projects.opirl.rollout import Episodes
 
 
-def expert_rows(one: Demos, absorbing: int, on: Switches) -> Float[Tensor, "m w"]:
+def expert_rows(
+    one: Demos, absorbing: int, shift: Tensor, scale: Tensor, on: Switches
+) -> Float[Tensor, "m w"]:
     """One member's demonstrations as replay rows, with the release's defects that are switched on."""
     if on.absorbing_until_timeout:
         one = _forget_terminations(one)
-    rows = demos.rows(one, absorbing)
+    rows = demos.rows(one, absorbing, shift, scale)
     if on.expert_next_is_current:
         rows = current_as_next(rows, one.episodes.obs.shape[1] + 1, one.episodes.act.shape[1])
     return rows
@@ -31,7 +33,10 @@ def expert_rows(one: Demos, absorbing: int, on: Switches) -> Float[Tensor, "m w"
 def expert_buffer(setting: Setting, absorbing: int, on: Switches) -> Replay:
     """The demonstrations of all members."""
     d, a = setting.spec.obs_dim + 1, setting.spec.act_dim
-    parts = [expert_rows(one, absorbing, on) for one in setting.demos]
+    parts = [
+        expert_rows(one, absorbing, shift, scale, on)
+        for one, shift, scale in zip(setting.demos, setting.shift, setting.scale, strict=True)
+    ]
     buffer = Replay(len(parts), max(len(part) for part in parts), d, a)
     for index, part in enumerate(parts):
         buffer.add(index, part)
@@ -39,13 +44,17 @@ def expert_buffer(setting: Setting, absorbing: int, on: Switches) -> Replay:
 
 
 def shuffled(buffer: Replay, setting: Setting) -> Replay:
-    """The same states with the same actions in another order: what a covering term must not profit from."""
+    """The same states with the same actions in another order: what a covering term must not profit from.
+
+    Absorbing states keep theirs: the covering term leaves them out, and an expert's action given to one is lost.
+    """
     d, a = setting.spec.obs_dim + 1, setting.spec.act_dim
     result = Replay(len(buffer.sizes), buffer.rows.shape[1], d, a)
     for index, (seed, size) in enumerate(zip(setting.seeds, buffer.sizes, strict=True)):
         rows = buffer.rows[index, :size].clone()
-        order = torch.randperm(size, generator=generator(seed, "shuffled actions"))
-        rows[:, d : d + a] = rows[order, d : d + a]
+        acting = torch.nonzero(rows[:, d - 1] == 0).squeeze(-1)
+        order = acting[torch.randperm(len(acting), generator=generator(seed, "shuffled actions"))]
+        rows[acting, d : d + a] = rows[order, d : d + a]
         result.add(index, rows)
     return result
 

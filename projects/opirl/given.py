@@ -16,6 +16,7 @@ from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Reward, forward
 from projects.opirl.networks import StackedMLP
 from projects.opirl.offpolicy import OffPolicy
+from projects.opirl.release import switches
 from projects.opirl.replay import Batch
 
 
@@ -67,7 +68,8 @@ class FrozenReward(GivenReward):
     """
 
     def __init__(self, setting: Setting, rewards: Sequence[Reward], absorbing: int) -> None:
-        super().__init__(setting, absorbing)
+        on = switches(setting.cfg["release"])
+        super().__init__(setting, absorbing, on.transfer_timeouts_end and setting.spec.horizon != 1000)
         self.state_only = rewards[0].state_only
         self.layers = [torch.stack(part) for part in zip(*(one.reward for one in rewards), strict=True)]
 

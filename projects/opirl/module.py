@@ -23,6 +23,7 @@ class Training(pl.LightningModule):
     Args:
         arm: the method; its parameters become this module's.
         setting: where it learns.
+        steps: steps in the whole run.
         every: interactions between evaluations of the deterministic policy (there is one before the first step).
         episodes: episodes of one evaluation, always from the same starts.
         records: one per member.
@@ -32,13 +33,19 @@ class Training(pl.LightningModule):
     """
 
     def __init__(
-        self, arm: Arm, setting: Setting, every: int, episodes: int, records: Sequence[Recorder]
+        self,
+        arm: Arm,
+        setting: Setting,
+        steps: int,
+        every: int,
+        episodes: int,
+        records: Sequence[Recorder],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         assert isinstance(arm, nn.Module)
         self.arm: Arm = arm
-        self.setting, self.episodes, self.records = setting, episodes, records
+        self.setting, self.steps, self.episodes, self.records = setting, steps, episodes, records
         self.every = max(1, every // max(1, arm.stride))
         self.curve: list[list[float]] = []
 
@@ -50,7 +57,7 @@ class Training(pl.LightningModule):
             losses = self.arm.step(k)
             if losses is not None:
                 check_finite(losses, k)
-            if (k + 1) % self.every == 0 or k + 1 == self.setting.steps:
+            if (k + 1) % self.every == 0 or k + 1 == self.steps:
                 self.evaluate(k + 1)
 
     def evaluate(self, steps: int) -> None:

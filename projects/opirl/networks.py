@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -50,8 +51,9 @@ class StackedMLP(nn.Module):
         padded = -(-total // FLAT_MULTIPLE) * FLAT_MULTIPLE
         self.flat = nn.Parameter(torch.zeros(padded, dtype=dtype))
         with torch.no_grad():
-            for weight in self.views(self.flat.detach())[::2]:
-                last = weight.shape[-1] == self.sizes[-1] and weight.shape[-2] == self.sizes[-2]
+            weights = self.views(self.flat.detach())[::2]
+            for layer, weight in enumerate(weights):
+                last = layer == len(weights) - 1
                 for matrix, generator in zip(weight, generators, strict=True):
                     fresh = torch.empty(matrix.shape[1], matrix.shape[0], dtype=torch.float32)
                     nn.init.orthogonal_(fresh, gain if last else math.sqrt(2.0), generator=generator)
@@ -87,7 +89,7 @@ class StackedMLP(nn.Module):
 
 def _shapes(members: int, sizes: Sequence[int]) -> list[tuple[int, ...]]:
     shapes: list[tuple[int, ...]] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         shapes += [(members, inputs, outputs), (members, outputs)]
     return shapes
 

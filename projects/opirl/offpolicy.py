@@ -29,14 +29,14 @@ class OffPolicy(nn.Module, ABC):
 
     stride = 1
 
-    def __init__(self, setting: Setting, absorbing: int) -> None:
+    def __init__(self, setting: Setting, absorbing: int, timeouts_end: bool = False) -> None:
         super().__init__()
         self.setting = setting
         options = setting.cfg["collect"]
         self.batch, self.start, self.window = int(options["batch"]), int(options["start"]), options["window"]
         self.exploration = None if options["exploration"] == "sample" else float(options["noise"])
         obs_dim, act_dim = setting.spec.obs_dim + 1, setting.spec.act_dim
-        self.collector = Collector(setting, int(options["random_steps"]), absorbing)
+        self.collector = Collector(setting, int(options["random_steps"]), absorbing, timeouts_end)
         agent = {**setting.cfg["agent"], "hidden": tuple(setting.cfg["agent"]["hidden"])}
         generators = [generator(seed, "agent") for seed in setting.seeds]
         self.agent = Agent(generators, obs_dim, act_dim, AgentOptions(**agent))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.training.seeds import generator
@@ -38,9 +38,7 @@ class PermutedReward(FrozenReward):
         seen = [torch.cat([torch.from_numpy(w.obs), torch.from_numpy(d.episodes.obs)])
                 for w, d in zip(wild, setting.demos, strict=True)]  # fmt: skip
         sources = [generator(seed, "anchors") for seed in setting.seeds]
-        picks = [
-            torch.randint(len(obs), (ANCHORS,), generator=g) for obs, g in zip(seen, sources, strict=True)
-        ]
+        picks = [_picks(len(obs), g) for obs, g in zip(seen, sources, strict=True)]
         self.anchors = states(torch.stack([obs[pick] for obs, pick in zip(seen, picks, strict=True)]))
         self.images = torch.stack(
             [x[torch.randperm(ANCHORS, generator=g)] for x, g in zip(self.anchors, sources, strict=True)]
@@ -49,6 +47,14 @@ class PermutedReward(FrozenReward):
     @torch.no_grad()
     def pay(self, batch: Batch) -> Float[Tensor, "n b"]:
         """r'(s, a)."""
-        nearest = torch.cdist(batch.s, self.anchors).argmin(-1, keepdim=True)
+        # by differences, not by products: those cancel near an anchor, and round otherwise in another stack
+        distances = torch.cdist(batch.s, self.anchors, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distances.argmin(-1, keepdim=True)
         images = self.images.gather(1, nearest.expand(-1, -1, batch.s.shape[-1]))
         return self.reward(images, batch.a)
+
+
+def _picks(count: int, generator: torch.Generator) -> Int[Tensor, " k"]:
+    """ANCHORS of `count` indices, none twice while there are enough."""
+    rounds = -(-ANCHORS // count)
+    return torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])[:ANCHORS]

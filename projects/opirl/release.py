@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +25,7 @@ class Switches:
     cover_replay: the covering term regresses on replay actions that the critics prefer, not on the expert's.
     positive_part: f'(x) = max(x, 0)^(p-1) in the actor, |x|^p / p in the critics.
     transfer_without_absorbing: a reward learned with absorbing states is re-optimised without.
+    transfer_timeouts_end: where the horizon is not 1000, a time-out of the re-optimisation counts as a termination.
     """
 
     expert_next_is_current: bool
@@ -34,6 +34,7 @@ class Switches:
     cover_replay: bool
     positive_part: bool
     transfer_without_absorbing: bool
+    transfer_timeouts_end: bool
 
 
 def switches(cfg: Mapping[str, Any]) -> Switches:
@@ -46,7 +47,8 @@ def switches(cfg: Mapping[str, Any]) -> Switches:
     if mode not in ("paper", "release"):
         raise unknown("release.mode", str(mode), ("paper", "release"))
     names = [field.name for field in fields(Switches)]
-    return Switches(**{name: mode == "release" if cfg[name] is None else bool(cfg[name]) for name in names})
+    chosen = {name: cfg.get(name) for name in names}
+    return Switches(**{name: mode == "release" if on is None else bool(on) for name, on in chosen.items()})
 
 
 def current_as_next(rows: Float[Tensor, "m w"], obs_dim: int, act_dim: int) -> Float[Tensor, "m w"]:

@@ -18,7 +18,7 @@ from projects.opirl.replay import Batch
 def critic_loss(agent: Agent, batch: Batch, reward: Tensor, eps: Tensor) -> Float[Tensor, " n"]:
     """L_Q of each member; `reward` (n, b), `eps` (n, b, a) standard normal."""
     with torch.no_grad():
-        a2, log_prob = agent.actor(batch.s2, eps)
+        a2, log_prob = agent.act(batch.s2, eps)
         q2 = agent.target(torch.cat((batch.s2, a2), -1)).amin(0) - agent.alpha * log_prob
         y = reward + agent.options.discount * batch.m * q2
     q = agent.critic(torch.cat((batch.s, batch.a), -1))
@@ -27,7 +27,7 @@ def critic_loss(agent: Agent, batch: Batch, reward: Tensor, eps: Tensor) -> Floa
 
 def actor_loss(agent: Agent, batch: Batch, eps: Tensor) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b"]]:
     """L_pi of each member, and log pi for the temperature."""
-    a, log_prob = agent.actor(batch.s, eps)
+    a, log_prob = agent.act(batch.s, eps)
     q1, q2 = agent.critic(torch.cat((batch.s, a), -1), frozen=True)
     return (agent.alpha * log_prob - torch.minimum(q1, q2)).mean(-1), log_prob.detach()
 
@@ -42,6 +42,6 @@ def update(agent: Agent, batch: Batch, reward: Tensor, eps: Tensor, step: int) -
     if step % agent.options.actor_every == 0:
         loss, log_prob = actor_loss(agent, batch, eps[:, 1])
         agent.step_actor(loss)
-        agent.step_alpha(log_prob)
+        agent.step_alpha(batch.s, log_prob)
     agent.step_target()
     return value.detach()

@@ -1,17 +1,18 @@
-"""OPIRL on one page: stages, claims, figures."""
+"""OPIRL on one page: stages, arms, claims, figures."""
 
 from __future__ import annotations
 
-from common.study.model import Curves, Need, Stage, Study
+from common.study.model import Arm, Best, Claim, Curves, Metric, Mix, Need, Published, Scaled, Stage, Study
 
 METHODS = {
     "opirl": "projects.opirl.opirl:OPIRL",
     "opirl_last_rollout": "projects.opirl.opirl:OPIRL",
     "opirl_state_only": "projects.opirl.opirl:OPIRL",
-    "opirl_no_cover": "projects.opirl.opirl:OPIRL",
-    "opirl_cover_shuffled": "projects.opirl.opirl:OPIRL",
     "opirl_on_policy_disc": "projects.opirl.opirl:OPIRL",
-    "opirl_release": "projects.opirl.opirl:OPIRL",
+    "covering": "projects.opirl.opirl:OPIRL",
+    "covering_off": "projects.opirl.opirl:OPIRL",
+    "covering_shuffled": "projects.opirl.opirl:OPIRL",
+    "release": "projects.opirl.opirl:OPIRL",
     "dac": "projects.opirl.dac:DAC",
     "airl": "projects.opirl.airl:AIRL",
     "airl_state_only": "projects.opirl.airl:AIRL",
@@ -40,13 +41,13 @@ STUDY = Study(
             axes=("method", "env", "seed"),
             needs=(Need("expert"),),
             arms={"method": METHODS},
-            config=(*LEARNER, "imitate", "demos", "algae", "discriminator", "cover", "release"),
+            config=(*LEARNER, "imitate", "demos", "algae", "discriminator", "cover", "release", "airl", "bc"),
             stacked="seed",
         ),
         Stage(
             name="transfer",
             run="projects.opirl.transfer:run",
-            axes=("method", "env", "seed"),
+            axes=("method", "env", "target", "seed"),
             needs=(Need("expert"), Need("imitate", on={"method": "transfer.source"})),
             config=(*LEARNER, "transfer", "release"),
             stacked="seed",
@@ -72,5 +73,5 @@ STUDY = Study(
             line="method",
         ),
     ),
-    packages=("torch", "numpy", "pytorch-lightning", "gymnasium", "mujoco"),
+    packages=("torch", "numpy", "pytorch-lightning", "gymnasium", "mujoco", "scipy"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,11 +10,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from common.files import read_json, write_json
 from common.study.model import Member
 from common.tracking.record import Recorder
 from common.training.data import StepIndices
-from common.training.fit import CHECKPOINTS, fit
+from common.training.fit import fit
 from common.training.seeds import numpy_generator
 from projects.opirl.arm import Arm, Setting
 from projects.opirl.demos import Demos
@@ -23,11 +21,10 @@ from projects.opirl.envs import spec
 from projects.opirl.module import Training
 from projects.opirl.rollout import Policy, evaluate
 
-CHUNK = 8
-STACK = "stack.json"
+CHUNK = 8  # steps between two looks at the stop flag, of an arm that interacts once a step
 
 
-def setting_of(members: Sequence[Member], env: str, interactions: int, demos: Sequence[Demos]) -> Setting:
+def setting_of(members: Sequence[Member], env: str, steps: int, demos: Sequence[Demos]) -> Setting:
     """Where the members learn; the normaliser is that of their demonstrations, the identity without.
 
     A feature in which the expert barely moves would be magnified a thousandfold: `normaliser.floor` bounds its
@@ -41,17 +38,18 @@ def setting_of(members: Sequence[Member], env: str, interactions: int, demos: Se
         shift = torch.stack([torch.from_numpy(one.shift) for one in demos])
         scale = torch.stack([torch.from_numpy(one.scale).clamp(max=largest) for one in demos])
     seeds = tuple(int(member.axes["seed"]) for member in members)
-    return Setting(env, facts, seeds, first.cfg, interactions, demos, shift, scale, first.out)
+    return Setting(env, facts, seeds, first.cfg, steps, demos, shift, scale, first.out)
 
 
 def train(members: Sequence[Member], setting: Setting, make: Callable[[Setting], Arm]) -> Training:
     """Train one arm for all members, or continue it; the checkpoints are in the first member's folder."""
-    _claim(members)
     records = [Recorder(member.out) for member in members]
     arm = make(setting)
     options = setting.cfg["evaluation"]
-    module = Training(arm, setting, int(options["every"]), int(options["episodes"]), records)
-    fit(module, StepIndices(setting.steps, CHUNK), setting.out, records=records, guard_every=0)
+    steps = -(-setting.steps // max(1, arm.stride))
+    data = StepIndices(steps, CHUNK if arm.stride <= 1 else 1)
+    module = Training(arm, setting, steps, int(options["every"]), int(options["episodes"]), records)
+    fit(module, data, setting.out, records=records, identity=_identity(members), guard_every=0)
     for record in records:
         record.close()
     return module
@@ -87,12 +85,6 @@ def first_reaching(
     return float(interactions[at - 1] + share * (interactions[at] - interactions[at - 1]))
 
 
-def _claim(members: Sequence[Member]) -> None:
+def _identity(members: Sequence[Member]) -> str:
     """A checkpoint belongs to one membership: under another the group starts afresh."""
-    out = members[0].out
-    names = [f"{member.axes['seed']} {member.out.name}" for member in members]
-    note = out / STACK
-    if note.exists() and read_json(note) == names:
-        return
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    write_json(note, names)
+    return " ".join(f"{member.axes['seed']}:{member.out.name}" for member in members)

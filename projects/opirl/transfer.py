@@ -1,4 +1,4 @@
-"""Stage `transfer`: the reward learned in `env` re-optimised from scratch, frozen, in changed dynamics.
+"""Stage `transfer`: the reward learned in `env` re-optimised from scratch, frozen, in the changed dynamics of `target`.
 
 `transfer.kind` says what is carried over: "reward" (the learned reward of arm `transfer.source`), "permuted" (the
 same with its states permuted: the control), "policy" (the policy, without training), "true" (nothing: the target's
@@ -36,7 +36,7 @@ def run(members: Sequence[Member]) -> Sequence[Metrics]:
     if kind not in KINDS:
         raise unknown("transfer.kind", kind, KINDS)
     held = [demos.load(member.inputs["expert"][0].folder) for member in members]
-    target = str(options["target"])
+    target = str(members[0].axes["target"])
     setting = setting_of(members, target, int(options["steps"]), held)
     episodes = int(options["episodes"])
     if kind == "policy":
