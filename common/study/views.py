@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import filecmp
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.files import write_text
 from common.study.config import ROOT, projects
 from common.study.jobs import Job, load_study
 from common.study.queries import stale
@@ -70,42 +68,30 @@ def sync(root: Path = ROOT) -> None:
 
 
 def render_committed(*, check: bool, root: Path = ROOT) -> int:
-    """Write every report and the README's tables again from the committed files; with `check` only compare.
+    """Write every report and the README's table again from the committed files; with `check` only compare.
 
     Returns:
         0, or 1 when `check` found a difference.
     """
-    from common.study.report import readme, render
+    from common.study.report import differences, evidence, pages, readme, render
 
-    different: list[str] = []
-    for project in projects(root):
-        study = load_study(project)
-        for folder in sorted((root / "results" / project).glob("*/claims.json")):
-            if "+" not in folder.parent.name:
-                with tempfile.TemporaryDirectory() as scratch:
-                    copy = Path(scratch) / folder.parent.name
-                    shutil.copytree(folder.parent, copy)
-                    render(study, copy)
-                    different += _differences(copy, folder.parent, root)
-                    if not check:
-                        shutil.copytree(copy, folder.parent, dirs_exist_ok=True)
-    text = readme(
-        root / "README.md", root / "results", [load_study(name) for name in projects(root)], stale(root)
-    )
-    if text != (root / "README.md").read_text(encoding="utf-8"):
-        different.append("README.md")
+    studies = [load_study(project) for project in projects(root)]
+    found: list[Path] = []
+    for study in studies:
+        for result in evidence(root / "results", study.name):
+            folder = result.folder
+            names = differences(pages(study, folder), folder) if check else render(study, folder)
+            found += [folder / name for name in names]
+    overview = root / "README.md"
+    text = readme(overview, root / "results", studies, stale(root))
+    if text != overview.read_text(encoding="utf-8"):
+        found.append(overview)
         if not check:
-            (root / "README.md").write_text(text, encoding="utf-8")
-    for name in different:
-        print(f"{'differs from what the committed tables give' if check else 'rendered again'}: {name}")
-    return 1 if check and different else 0
-
-
-def _differences(new: Path, old: Path, root: Path) -> list[str]:
-    names = {path.relative_to(base) for base in (new, old) for path in base.rglob("*") if path.is_file()}
-    pairs = [(name, new / name, old / name) for name in sorted(names)]
-    return [
-        str((old / name).relative_to(root))
-        for name, a, b in pairs
-        if not (a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False))
-    ]
+            write_text(overview, text)
+    for path in found:
+        print(
+            f"{'differs from what the tables give' if check else 'rendered again'}: {path.relative_to(root)}"
+        )
+    if check and found:
+        print("`.venv/bin/python -m common.study render` writes them again.")
+    return 1 if check and found else 0

@@ -70,9 +70,10 @@ def band(replicates: Sequence[tuple[Floats, Floats]]) -> Band:
     """
     xs = [x for x, _ in replicates]
     if all(len(x) == len(xs[0]) and np.array_equal(x, xs[0]) for x in xs):
-        grid = xs[0]
+        grid = np.array(xs[0], dtype=np.float64)
     else:
-        grid = np.linspace(min(x[0] for x in xs), max(x[-1] for x in xs), GRID_POINTS)
+        ends = (float(min(x[0] for x in xs)), float(max(x[-1] for x in xs)))
+        grid = np.linspace(*ends, GRID_POINTS, dtype=np.float64)
     values = np.stack([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in replicates])
     n = np.sum(~np.isnan(values), axis=0)
     keep = n > 0

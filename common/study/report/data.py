@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from common.errors import BadInputError
 from common.files import read_json
@@ -16,6 +16,7 @@ from common.files import read_json
 Json = dict[str, Any]
 Row = dict[str, Any]
 
+ROLES = ("study", "validation")
 _TEXT = {"project", "scale", "stage", "status", "role", "fingerprint", "key"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -92,6 +93,21 @@ def read_rows(path: Path) -> list[Row]:
         ]
 
 
+def mapping(value: object) -> Json:
+    """A JSON object, {} in place of anything else."""
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def objects(value: object) -> list[Json]:
+    """The objects of a JSON list, [] in place of anything else."""
+    return [mapping(each) for each in cast("list[object]", value)] if isinstance(value, list) else []
+
+
+def texts(value: object) -> list[str]:
+    """The items of a JSON list as strings, [] in place of anything else."""
+    return [str(each) for each in cast("list[object]", value)] if isinstance(value, list) else []
+
+
 def evidence_rows(rows: Iterable[Row]) -> list[Row]:
     """The rows that claims are tested on: those of the study's seeds that ran to an end."""
     return [
@@ -101,11 +117,15 @@ def evidence_rows(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
+def validation_seeds(result: Result) -> set[Any]:
+    """The seeds on which choices were made and no claim is tested."""
+    seeds = {role: {row.get("seed") for row in result.rows if row.get("role") == role} for role in ROLES}
+    return seeds["validation"] - seeds["study"]
+
+
 def study_curves(result: Result) -> list[Row]:
     """The curves without those of validation seeds."""
-    validation = {row.get("seed") for row in result.rows if row.get("role") == "validation"}
-    study = {row.get("seed") for row in result.rows if row.get("role") == "study"}
-    drop = validation - study
+    drop = validation_seeds(result)
     return [row for row in result.curves if row.get("seed") not in drop]
 
 

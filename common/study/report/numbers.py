@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 DIGITS = 3
 NONE = "–"
@@ -22,13 +23,12 @@ def number(value: float | None) -> str:
         return "0"
     sign = "−" if value < 0 else ""
     size = abs(value)
-    rounded = float(f"{size:.{DIGITS - 1}e}")
-    exponent = math.floor(math.log10(rounded))
-    exact = rounded == size
+    mantissa, _, power = f"{size:.{DIGITS - 1}e}".partition("e")
+    rounded = float(f"{mantissa}e{power}")
+    exponent, exact = int(power), rounded == size
     if not -4 <= exponent < 6:
-        mantissa, _, power = f"{size:.{DIGITS - 1}e}".partition("e")
         mantissa = _short(mantissa) if exact else mantissa
-        return f"{sign}{mantissa} × 10{str(int(power)).translate(_SUPERSCRIPT)}"
+        return f"{sign}{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
     text = f"{rounded:,.{max(0, DIGITS - 1 - exponent)}f}"
     return sign + (_short(text) if exact else text)
 
@@ -55,8 +55,11 @@ def effect(value: float | None, kind: str = "difference", unit: str = "") -> str
     return with_unit(number(value), unit)
 
 
-def interval(low: float | None, high: float | None, kind: str = "difference") -> str:
-    """An interval ``[low, high]``; an end that is None is open (infinite)."""
+def interval(ci: Sequence[float | None] | None, kind: str = "difference") -> str:
+    """An interval ``[low, high]``: an end that is None is open (infinite); a dash for no interval at all."""
+    if ci is None:
+        return NONE
+    low, high = ci
     ends = (-math.inf if low is None else low, math.inf if high is None else high)
     if kind == "log_ratio":
         return f"[{', '.join('×0' if end == -math.inf else effect(end, kind) for end in ends)}]"

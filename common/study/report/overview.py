@@ -9,6 +9,7 @@ from common.errors import BadInputError
 from common.study.model import Study
 from common.study.report.data import Result, load
 from common.study.report.page import markdown_text
+from common.study.report.standing import superseded
 from common.study.report.style import badge
 
 SCALES = ("smoke", "laptop", "workstation", "paper")
@@ -21,10 +22,13 @@ def find(results: Path, project: str) -> list[Result]:
     return [load(folder) for folder in sorted(folders, key=lambda folder: _order(folder.name))]
 
 
+def evidence(results: Path, project: str) -> list[Result]:
+    """The results that are committed: neither smoke runs nor changed studies."""
+    return [each for each in find(results, project) if not each.changed and each.scale != "smoke"]
+
+
 def verdict_table(results: Path, studies: Sequence[Study], stale: Stale | None = None) -> str:
     """The README's table of theses: a row for each study and committed scale, its claims with their verdicts.
-
-    A function of the committed files alone: smoke runs and changed studies are left out.
 
     Args:
         results: the folder ``results``.
@@ -34,19 +38,11 @@ def verdict_table(results: Path, studies: Sequence[Study], stale: Stale | None =
     lines = ["| Thesis | Scale | Verdicts | Report |", "| --- | --- | --- | --- |"]
     for study in studies:
         thesis = f"[{markdown_text(study.title)}](projects/{study.name}/README.md)"
-        shown = [
-            result for result in find(results, study.name) if not result.changed and result.scale != "smoke"
-        ]
+        shown = evidence(results, study.name)
         if not shown:
             lines.append(f"| {thesis} | – | no result yet | – |")
         for result in shown:
-            verdicts = (
-                "; ".join(
-                    f"{markdown_text(claim.get('id', ''))}: {badge(str(claim.get('verdict')))}"
-                    for claim in result.claims
-                )
-                or "no claims"
-            )
+            verdicts = _verdicts(study, result)
             note = (stale or {}).get((study.name, result.scale), "")
             if note:
                 verdicts += f" (stale: {markdown_text(note)})"
@@ -72,6 +68,16 @@ def readme(path: Path, results: Path, studies: Sequence[Study], stale: Stale | N
             f"{path} lacks the markers <!-- verdicts --> and <!-- /verdicts -->: put them back."
         )
     return f"{before}{start}\n{verdict_table(results, studies, stale)}{end}{after}"
+
+
+def _verdicts(study: Study, result: Result) -> str:
+    """``a: ✓ supported; b: ✗ contradicted (superseded)``; claims that were added since are named too."""
+    old = superseded(study, result)
+    told = {str(claim.get("id", "")): badge(str(claim.get("verdict"))) for claim in result.claims}
+    told = {
+        name: told.get(name, "not run") + (" (superseded)" if name in old else "") for name in [*told, *old]
+    }
+    return "; ".join(f"{markdown_text(name)}: {text}" for name, text in told.items()) or "no claims"
 
 
 def _order(scale: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_text
 from common.study.model import Claim, Study
 from common.study.report import tables
-from common.study.report.data import Result, load, study_curves
+from common.study.report.data import Json, Result, load, study_curves, texts
+from common.study.report.numbers import NONE
+from common.study.report.standing import superseded
 from common.study.report.style import VERDICTS, Colours, arms, claim_series, figure_css, palette
 from common.study.report.view import claim_view, interval_name, slug
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
+    from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 Drawn = dict[str, dict[str, str]]
 
 
-def render(study: Study, folder: Path) -> None:
-    """Write report.md, report.html and figures/ into a result's folder, from the files that it holds.
+def pages(study: Study, folder: Path) -> dict[str, str]:
+    """Every file of the report, by its name inside the result's folder; nothing is written.
 
     Raises:
         BadInputError: claims.json is missing or damaged.
@@ -32,40 +35,74 @@ def render(study: Study, folder: Path) -> None:
     result = load(folder)
     drawn = draw(study, result)
     context = page_context(study, result, drawn)
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    for stale in set(figures.glob("*.svg")) - {figures / f"{name}.svg" for name in drawn}:
-        stale.unlink()
-    for name, each in drawn.items():
-        write_text(figures / f"{name}.svg", each["svg"])
-    write_text(folder / "report.md", template("report.md.j2").render(context))
-    write_text(folder / "report.html", template("report.html.j2").render(context))
+    return {
+        **{f"figures/{name}.svg": each["svg"] for name, each in drawn.items()},
+        "report.md": template("report.md.j2").render(context),
+        "report.html": template("report.html.j2").render(context),
+    }
+
+
+def render(study: Study, folder: Path) -> list[str]:
+    """Bring report.md, report.html and figures/ of a result up to date with the files that it holds.
+
+    Everything is drawn before the first file is touched, and each file is replaced in one step.
+
+    Returns:
+        The names of the files that were written or removed.
+
+    Raises:
+        BadInputError: claims.json is missing or damaged.
+    """
+    made = pages(study, folder)
+    names = differences(made, folder)
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in names:
+        if name in made:
+            write_text(folder / name, made[name])
+        else:
+            (folder / name).unlink()
+    return names
+
+
+def differences(made: Mapping[str, str], folder: Path) -> list[str]:
+    """The files that `pages` makes otherwise than they lie in the folder, or that it no longer makes."""
+    left = {f"figures/{path.name}" for path in folder.glob("figures/*.svg")} - set(made)
+    changed = [
+        name
+        for name, text in made.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode()
+    ]
+    return [*changed, *sorted(left)]
 
 
 def draw(study: Study, result: Result) -> Drawn:
     """Every figure of the report: name -> its SVG text, caption and alternative text."""
-    from common.study.report import figures
+    from common.study.report.figures import learning_curves
+    from common.study.report.forest import forest
     from common.study.report.svg import drawing, inline, to_svg
 
     colours, drawn = Colours(study), Drawn()
     declared = {claim.id: claim for claim in study.claims}
 
-    def keep(figure: Any, name: str, caption: str, alt: str) -> None:
+    def keep(figure: Figure, name: str, caption: str, alt: str) -> None:
         text = to_svg(figure, name, alt)
         drawn[name] = {"svg": text, "inline": inline(text), "caption": caption, "alt": alt, "name": name}
 
     with drawing():
         for claim in result.claims:
-            figure = figures.forest(claim, declared.get(str(claim.get("id"))), colours)
+            stated = declared.get(str(claim.get("id")))
+            figure = forest(claim, stated, colours)
             if figure is not None:
-                keep(figure, forest_name(claim), *_forest_words(claim, declared.get(str(claim.get("id")))))
+                keep(figure, forest_name(claim), *_forest_words(claim, stated))
         curve_rows = study_curves(result)
         for spec in study.curves:
-            found = figures.learning_curves(spec, curve_rows, colours, arm_names(study))
+            found = learning_curves(spec, curve_rows, colours, arm_names(study))
             if found:
                 keep(found[0], f"curves-{slug(spec.id)}", spec.caption, f"{spec.caption} {found[1]}")
         for own in study.figures:
-            keep(_own(own.draw, result), f"figure-{slug(own.id)}", own.caption, own.caption)
+            module, _, name = own.draw.partition(":")
+            figure = getattr(import_module(module), name)(result.rows, result.scale)
+            keep(figure, f"figure-{slug(own.id)}", own.caption, own.caption)
     return drawn
 
 
@@ -73,17 +110,20 @@ def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
     """What the templates are filled with; every number in it is text."""
     declared = {claim.id: claim for claim in study.claims}
     claims = [claim_view(claim, declared.get(str(claim.get("id")))) for claim in result.claims]
+    old = superseded(study, result)
     for view, claim in zip(claims, result.claims, strict=True):
         view["figure"] = drawn.get(forest_name(claim))
+        view["superseded"] = old.get(view["id"], "")
+    verdicts = [view["verdict"] for view in claims]
     plain = result.scale.partition("+")[0]
     base = result.folder.parent / plain
+    has_base = result.changed and (base / "claims.json").is_file()
     return {
         "study": study, "project": result.project, "scale": result.scale, "changed": result.changed, "base": plain,
-        "comparison": tables.comparison(result, load(base) if (base / "claims.json").is_file() else None, study)
-        if result.changed else [],
-        "claims": claims,
-        "tally": tables.tally([view["verdict"] for view in claims]),
-        "tally_text": tables.tally_text([view["verdict"] for view in claims]),
+        "overrides": texts(result.environment.get("overrides")),
+        "comparison": tables.comparison(result, load(base), study) if has_base else [],
+        "claims": claims, "superseded": old,
+        "tally": tables.tally(verdicts), "tally_text": tables.tally_text(verdicts),
         "verdicts": {verdict: (slug(verdict), symbol, words) for verdict, (symbol, words) in VERDICTS.items()},
         "limits": study.limits.get(plain, ""),
         "curves": [drawn[name] for spec in study.curves if (name := f"curves-{slug(spec.id)}") in drawn],
@@ -92,7 +132,6 @@ def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
         "facts": tables.facts(result),
         "command": tables.command(result),
         "cost": tables.cost(result),
-        "interactions": tables.interactions(result),
         "packages": tables.packages(result),
         "interval": interval_name(),
     }  # fmt: skip
@@ -125,47 +164,35 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=_is_html,
+        autoescape=lambda name: ".html" in (name or ""),
     )
+    shared: dict[str, Any] = made.globals
+    shared["css"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    shared["figure_css"] = figure_css("figure svg")
+    shared["palette"] = palette()
     made.filters["md"] = markdown_text
-    made.globals.update(
-        css=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        figure_css=figure_css("figure svg"),
-        palette=palette(),
-    )
     return made
 
 
-def template(name: str) -> Any:
+def template(name: str) -> Template:
     """A compiled template."""
     return environment().get_template(name)
 
 
 def markdown_text(value: object) -> str:
-    """A string for running Markdown or a table cell: no raw HTML, no cell border, no line break."""
-    text = " ".join(str(value).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    """A string for running Markdown or a table cell: no raw HTML, no markup, no cell border, no line break."""
+    text = re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(str(value).split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
-def _is_html(name: str | None) -> bool:
-    return bool(name) and ".html" in str(name)
-
-
-def _forest_words(claim: dict[str, Any], declared: Claim | None) -> tuple[str, str]:
+def _forest_words(claim: Json, declared: Claim | None) -> tuple[str, str]:
     view = claim_view(claim, declared)
     above = "Above, every run. " if view["arms"] else ""
+    interval = f" with its {interval_name()}" if claim.get("ci") else ""
+    control = ", the same for the control (triangle)" if view["control_short"] != NONE else ""
+    shade = " Shaded: where the claim holds." if declared else ""
     caption = (
-        f"{above}Below, the paired effect: one dot per replicate, the mean (diamond) with its {interval_name()}"
-        f"{', the same for the control (triangle)' if view['control_short'] != '–' else ''}. "
-        "Shaded: where the claim holds."
+        f"{above}Below, the effect: one dot per replicate, the mean (diamond){interval}{control}.{shade}"
     )
     numbers = f"effect {view['effect']} {view['ci']}, n = {view['n']}, {view['verdict']}"
     return caption, f"Forest plot of claim {view['id']}: {numbers}."
-
-
-def _own(path: str, result: Result) -> Any:
-    module, _, name = path.partition(":")
-    function = getattr(import_module(module), name)
-    given = (result.rows, study_curves(result), result.scale)
-    takes_curves = len(inspect.signature(function).parameters) > 2
-    return function(*given) if takes_curves else function(given[0], given[2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ _STYLE = re.compile(r"<style[^>]*>.*?</style>", re.DOTALL)
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def drawing() -> Generator[None]:
     """Matplotlib settings for our figures, whatever the user's own matplotlibrc says."""
     from cycler import cycler
     from matplotlib import style

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from common.study.contrast import BEATEN
 from common.study.model import Claim
-from common.study.report.data import Json, natural, replicates
+from common.study.report.data import Json, mapping, natural, objects, replicates
 from common.study.report.numbers import NONE, count, effect, interval, number, p_value, with_unit
 from common.study.report.style import VERDICTS, badge
 from common.study.report.words import control_sentence, holds_between, how_tested, names, still_needed
 from common.study.statistics import LEVEL
 
-KINDS = {"noninferior": "not inferior", "superior": "superior", "equivalent": "equivalent"}
+KINDS = {"noninferior": "not inferior"}
 SPARK = 100.0  # width of the small interval in the verdict table, in its own units
 
 
@@ -27,13 +29,11 @@ def claim_view(claim: Json, declared: Claim | None) -> dict[str, Any]:
         declared: the claim in study.py, None when it is no longer there.
     """
     kind, unit = str(claim.get("effect_kind") or "difference"), str(claim.get("unit") or "")
-    verdict, who = str(claim.get("verdict") or "not assessed"), names(claim, declared)
-    ci = claim.get("ci") or (None, None)
-    assessed = claim.get("effect") is not None
+    verdict, id_ = str(claim.get("verdict") or "not assessed"), str(claim.get("id", ""))
     arms = _arms(claim)
     return {
-        "id": str(claim.get("id", "")),
-        "anchor": "claim-" + slug(str(claim.get("id", ""))),
+        "id": id_,
+        "anchor": "claim-" + slug(id_),
         "statement": str(claim.get("statement", "")),
         "source": str(claim.get("source") or ""),
         "kind": KINDS.get(str(claim.get("kind")), str(claim.get("kind") or "")),
@@ -45,24 +45,28 @@ def claim_view(claim: Json, declared: Claim | None) -> dict[str, Any]:
         "symbol": VERDICTS.get(verdict, ("", ""))[0],
         "badge": badge(verdict),
         "effect": effect(claim.get("effect"), kind, unit),
-        "ci": interval(ci[0], ci[1], kind) if assessed else NONE,
+        "ci": interval(claim.get("ci"), kind),
         "n": count(claim.get("n")),
         "control_short": _control_short(claim),
-        "control_name": who["control"],
-        "control": control_sentence(claim, declared),
-        "who": who,
+        "control_name": names(claim)["control"],
+        "control": control_sentence(claim),
         "tested": how_tested(claim, declared),
         "facts": _facts(claim, kind, unit),
+        "parts": [
+            [str(part.get("label")), effect(part.get("effect"), kind, unit), interval(part.get("ci"), kind),
+             p_value(part.get("p"))]
+            for part in objects(claim.get("parts"))
+        ],
         "needed": still_needed(claim),
         "reason": str(claim.get("reason") or ""),
-        "limits": str(claim.get("limits") or ""),
-        "choice": _choice(claim.get("baseline_choice")),
-        "published": _published(claim, arms, unit),
+        "limits": declared.limits if declared else "",
+        "choice": str(claim.get("baseline_choice") or ""),
+        "published": _published(claim, declared, arms, unit),
         "arms": arms,
         "runs": _runs(claim, kind),
         "spark": _spark(claim, declared),
         "hash": str(claim.get("hash") or "")[:12],
-    }
+    }  # fmt: skip
 
 
 def slug(text: str) -> str:
@@ -70,7 +74,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
 
 
-def mean_sd(values: list[float]) -> tuple[str, str]:
+def mean_sd(values: Sequence[float]) -> tuple[str, str]:
     """Mean and standard deviation (n − 1) as text; a dash for the deviation of one value."""
     return number(statistics.fmean(values)), number(statistics.stdev(values)) if len(values) > 1 else NONE
 
@@ -84,129 +88,109 @@ def _facts(claim: Json, kind: str, unit: str) -> list[tuple[str, str]]:
     """Name and value of each number of the test; those that the file has not are left out."""
     if claim.get("effect") is None:
         return []
-    ci, control = claim.get("ci") or (None, None), claim.get("control")
-    facts = [("Effect", effect(claim["effect"], kind, unit)), (interval_name(), interval(ci[0], ci[1], kind))]
+    facts = [
+        ("Effect", effect(claim["effect"], kind, unit)),
+        (interval_name(), interval(claim.get("ci"), kind)),
+    ]
     if claim.get("margin"):
         facts.append(("Margin", effect(float(claim["margin"]), kind, unit)))
     facts.append(("Replicates", count(claim.get("n"))))
-    facts += [
-        (name, p_value(claim[key]))
-        for key, name in (("p", "p"), ("p_holm", "p, Holm"))
-        if claim.get(key) is not None
-    ]
-    if isinstance(control, dict) and control.get("effect") is not None:  # pyright: ignore
-        low, high = control.get("ci") or (None, None)  # pyright: ignore
-        facts.append(("Control", f"{effect(control['effect'], kind, unit)} {interval(low, high, kind)}"))  # pyright: ignore
-    diverged: Mapping[str, Any] = claim.get("diverged") or {}
+    tests = (("p_t", "p, t"), ("p_sign", "p, sign-flip"), ("p_holm", "p, Holm"))
+    facts += [(name, p_value(claim[key])) for key, name in tests if claim.get(key) is not None]
+    control = mapping(claim.get("control"))
+    if control.get("effect") is not None:
+        facts.append(
+            ("Control", f"{effect(control['effect'], kind, unit)} {interval(control.get('ci'), kind)}")
+        )
+    diverged = mapping(claim.get("diverged"))
     if diverged:
         some = [f"{name} {count(times)}" for name, times in sorted(diverged.items()) if times]
-        facts.append(("Diverged runs", ", ".join(some) or "none"))
+        facts.append(("Diverged or late runs", ", ".join(some) or "none"))
     return facts
 
 
 def _control_short(claim: Json) -> str:
-    control: Any = claim.get("control")
-    if not isinstance(control, dict) or control.get("passed") is None:  # pyright: ignore
+    passed = mapping(claim.get("control")).get("passed")
+    if passed is None:
         return NONE
-    beaten = claim.get("kind") in ("superior", "ordering")
-    if control["passed"]:
-        return "beaten" if beaten else "rejected"
-    return "not beaten" if beaten else "not rejected"
+    return ("" if passed else "not ") + ("beaten" if claim.get("kind") in BEATEN else "rejected")
 
 
-def _arms(claim: Json) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    diverged: Mapping[str, Any] = claim.get("diverged") or {}
-    for label, values in dict(claim.get("values") or {}).items():
-        numbers = [value for _, value in replicates(values)]
+def _arms(claim: Json) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+    diverged = mapping(claim.get("diverged"))
+    for label, values in mapping(claim.get("values")).items():
+        numbers = [value for _, value in replicates(mapping(values))]
         if numbers:
             mean, sd = mean_sd(numbers)
-            found.append(
-                {
-                    "label": str(label),
-                    "mean": mean,
-                    "sd": sd,
-                    "n": count(len(numbers)),
-                    "diverged": count(diverged.get(label) or 0),
-                }
-            )
+            lost = count(diverged.get(label) or 0)
+            found.append({"label": label, "mean": mean, "sd": sd, "n": count(len(numbers)), "diverged": lost})
     return found
 
 
 def _runs(claim: Json, kind: str) -> dict[str, Any]:
     """Every replicate's value in every arm, and its paired effect."""
-    values = {str(arm): dict(replicates(each)) for arm, each in dict(claim.get("values") or {}).items()}
-    pairs = {str(pair.get("replicate")): pair.get("effect") for pair in claim.get("pairs") or []}
+    values = {arm: dict(replicates(mapping(each))) for arm, each in mapping(claim.get("values")).items()}
+    pairs = {str(pair.get("replicate")): pair.get("effect") for pair in objects(claim.get("pairs"))}
     keys = sorted({key for each in values.values() for key in each} | set(pairs), key=natural)
+    last = ["effect"] if pairs else []
     rows = [
         [
             key,
             *(number(each.get(key)) for each in values.values()),
-            *([effect(pairs.get(key), kind)] if pairs else []),
+            *(effect(pairs.get(key), kind) for _ in last),
         ]
         for key in keys
     ]
-    return {"columns": ["replicate", *values, *(["effect"] if pairs else [])], "rows": rows}
+    return {"columns": ["replicate", *values, *last], "rows": rows}
 
 
-def _published(claim: Json, arms: list[dict[str, Any]], unit: str) -> list[dict[str, str]]:
+def _published(claim: Json, declared: Claim | None, arms: list[dict[str, str]], unit: str) -> list[list[str]]:
+    """Label, value, source and note: the thesis's figures and peers', then ours."""
+    published = [asdict(each) for each in declared.published] if declared else objects(claim.get("published"))
     theirs = [
-        {
-            "label": str(each.get("label", "")),
-            "value": with_unit(number(each.get("value")), str(each.get("unit") or "")),
-            "source": str(each.get("source") or ""),
-            "note": str(each.get("note") or ""),
-        }
-        for each in claim.get("published") or []
+        [
+            str(each["label"]),
+            with_unit(number(each["value"]), str(each["unit"])),
+            str(each["source"]),
+            str(each["note"]),
+        ]
+        for each in published
     ]
-    if not theirs:
-        return []
     ours = [
-        {
-            "label": arm["label"],
-            "value": with_unit(f"{arm['mean']} ± {arm['sd']}", unit),
-            "source": "this study",
-            "note": f"mean ± SD, n = {arm['n']}",
-        }
+        [
+            arm["label"],
+            with_unit(f"{arm['mean']} ± {arm['sd']}", unit),
+            "this study",
+            f"mean ± SD, n = {arm['n']}",
+        ]
         for arm in arms
     ]
-    return theirs + ours
-
-
-def _choice(value: Any) -> str:
-    if not isinstance(value, dict):
-        return str(value or "")
-    chosen: Mapping[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-    return "; ".join(f"{name.replace('_', ' ')}: {_plain(each)}" for name, each in sorted(chosen.items()))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        each: Mapping[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-        return ", ".join(f"{name} {_plain(item)}" for name, item in sorted(each.items()))
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return theirs + ours if theirs else []
 
 
 def _spark(claim: Json, declared: Claim | None) -> dict[str, float | None] | None:
     """Positions (0 to 100) of the interval, the effect, zero and the edges of the claimed range."""
     centre = claim.get("effect")
-    if centre is None or not math.isfinite(centre):
+    if centre is None:
         return None
-    ci = claim.get("ci") or (None, None)
-    edges = [edge for edge in holds_between(claim, declared) if math.isfinite(edge)]
+    ci = claim.get("ci") or (centre, centre)
+    holds = holds_between(declared) or (math.nan, math.nan)
     zero = [0.0] if claim.get("kind") not in ("bound", "exponent") else []
-    inside = [centre, *(end for end in ci if end is not None), *edges, *zero]
+    inside = [
+        centre,
+        *(end for end in ci if end is not None),
+        *(end for end in holds if math.isfinite(end)),
+        *zero,
+    ]
     low, span = min(inside), (max(inside) - min(inside)) or 1.0
 
-    def place(value: float | None, open_end: float) -> float:
-        return open_end if value is None else round(6 + (SPARK - 12) * (value - low) / span, 1)
+    def place(value: float | None, open_end: float) -> float | None:
+        if value is None or math.isinf(value):
+            return open_end
+        return None if math.isnan(value) else round(6 + (SPARK - 12) * (value - low) / span, 1)
 
-    holds = holds_between(claim, declared)
     return {
         "low": place(ci[0], 0.0), "high": place(ci[1], SPARK), "centre": place(centre, 0.0),
-        "zero": place(0.0, 0.0) if zero else None,
-        "from": None if math.isnan(holds[0]) else place(holds[0], 0.0) if math.isfinite(holds[0]) else 0.0,
-        "to": None if math.isnan(holds[1]) else place(holds[1], 0.0) if math.isfinite(holds[1]) else SPARK,
+        "zero": place(0.0, 0.0) if zero else None, "from": place(holds[0], 0.0), "to": place(holds[1], SPARK),
     }  # fmt: skip

@@ -6,13 +6,21 @@ import csv
 import json
 import math
 import random
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from common.study.model import Arm, Claim, Curves, Metric, Published, Stage, Study
+from common.study.contrast import Contrast, claimed_range
+from common.study.model import Arm, Claim, Curves, Kind, Metric, Published, Stage, Study
+from common.study.statistics import Outcome
+from common.study.verdict import Finding, Verdict, to_json
 
 SEEDS = range(8)
-VERDICTS = ("supported", "contradicted", "inconclusive", "not assessed", "vacuous", "invalid")
+VERDICTS: tuple[Verdict, ...] = (
+    "supported", "contradicted", "inconclusive", "not assessed", "vacuous", "invalid", "supported",
+)  # fmt: skip
+HOSTILE = "<script>document.title='hacked'</script> | $5 & *x*"
 RETURN = Metric("final_return", "return", "higher", 0.0)
 STEPS = Metric("steps_to_80_percent", "interactions", "lower", 24000.0)
 ARMS = {
@@ -25,95 +33,71 @@ ARMS = {
 
 
 def example_study() -> Study:
-    """Six claims, one for each verdict, of several kinds."""
+    """Seven claims: one for each verdict, and an ordering."""
 
-    def claim(
-        id_: str, kind: Any, statement: str, metric: Metric, baseline: str, control: str, **more: Any
-    ) -> Claim:
-        return Claim(
-            id_,
-            statement,
-            "thesis §4.2, figure 3",
-            kind,
-            metric,
-            ARMS["opirl"],
-            ARMS[baseline],
-            ARMS[control],
-            **more,
-        )
+    def claim(name: str, kind: Kind, text: str, metric: Metric, arms: tuple[str, str], **more: Any) -> Claim:
+        baseline, control = (ARMS[arm] for arm in arms)
+        given: dict[str, Any] = {"baseline": baseline, "control": control} | more
+        return Claim(name, text, "thesis §4.2, figure 3", kind, metric, ARMS["opirl"], **given)
 
+    published = (
+        Published("OPIRL, Ant", 4240.0, "return", "thesis, table 2"),
+        Published("AIRL, Ant", 991.0, "return", "thesis, table 2", "on-policy, 3 M steps"),
+    )
+    limits = "The published tasks have 17 to 111 observations; these have 4 to 11."
+    claims = (
+        claim("fewer-interactions", "superior", "OPIRL reaches 80 % of the expert’s return with fewer interactions.",
+              STEPS, ("airl", "cut"), effect="log_ratio", limits=limits),
+        claim("final-return", "noninferior", "OPIRL’s final return is not inferior to the best rival’s.", RETURN,
+              ("dac", "random"), margin=40.0, published=published),
+        claim("transfer", "superior", "A policy re-optimised on OPIRL’s reward earns more than one on AIRL’s.", RETURN,
+              ("airl", "cut")),
+        claim("harmless", "equivalent", "The mode-covering term does not change the final return.", RETURN,
+              ("dac", "random"), margin=20.0, primary=False),
+        claim("off-policy", "superior", "Off-policy data alone transfer worse than on-policy data.", RETURN,
+              ("airl", "cut")),
+        claim("modes", "superior", "OPIRL covers more modes than off-policy GAIL.", RETURN, ("dac", "cut")),
+        claim("order", "ordering", "OPIRL is above off-policy GAIL, which is above AIRL.", RETURN, ("dac", "random"),
+              baseline=None, order=(ARMS["opirl"], ARMS["dac"], ARMS["airl"])),
+    )  # fmt: skip
+    caption = "Return during imitation, by task."
     return Study(
-        "opirl",
-        "Off-policy inverse reinforcement learning via distribution matching",
-        "Hoshino et al., 2022",
-        "Does learning a reward from off-policy data need fewer interactions, and does the reward transfer?",
-        (Stage("imitate", "x:y", ("env", "method", "seed")),),
-        (
-            claim(
-                "a",
-                "superior",
-                "OPIRL reaches 80 % of the expert’s return with fewer interactions than AIRL.",
-                STEPS,
-                "airl",
-                "cut",
-                effect="log_ratio",
-                limits="The published tasks have 17 to 111 observations; these have 4 to 11.",
-                published=(
-                    Published("OPIRL, Ant", 4240.0, "return", "thesis, table 2"),
-                    Published("AIRL, Ant", 991.0, "return", "thesis, table 2", "on-policy, 3 M steps"),
-                ),
-            ),
-            claim(
-                "b",
-                "noninferior",
-                "OPIRL’s final return is not inferior to the best rival’s.",
-                RETURN,
-                "dac",
-                "random",
-                margin=40.0,
-            ),
-            claim(
-                "c",
-                "superior",
-                "A policy re-optimised on OPIRL’s reward earns more than one on AIRL’s.",
-                RETURN,
-                "airl",
-                "cut",
-            ),
-            claim(
-                "d",
-                "equivalent",
-                "The mode-covering term does not change the final return.",
-                RETURN,
-                "dac",
-                "random",
-                margin=20.0,
-                primary=False,
-            ),
-            claim(
-                "e",
-                "superior",
-                "Off-policy data alone transfer worse than on-policy data.",
-                RETURN,
-                "airl",
-                "cut",
-            ),
-            claim("f", "superior", "OPIRL covers more modes than off-policy GAIL.", RETURN, "dac", "cut"),
-        ),
-        (
-            Curves(
-                "return",
-                "Return during imitation, by task.",
-                "imitate",
-                "step",
-                "return",
-                "env",
-                "method",
-                "interactions",
-                "return",
-            ),
+        name="opirl",
+        title="Off-policy inverse reinforcement learning via distribution matching",
+        thesis="Hoshino et al., 2022",
+        question="Does learning a reward from off-policy data need fewer interactions, and does the reward transfer?",
+        stages=(Stage("imitate", "x:y", ("env", "method", "seed")),),
+        claims=claims,
+        curves=(
+            Curves("return", caption, "imitate", "step", "return", "env", "method", "interactions", "return"),
         ),
         limits={"laptop": "Small tasks, 64×64 networks: nothing here speaks about high-dimensional control."},
+    )
+
+
+def hostile_study() -> Study:
+    """The same with markup in every text that a report takes from a study."""
+    study = example_study()
+    arms = {name: replace(arm, label=f"{arm.label} {HOSTILE}") for name, arm in ARMS.items()}
+    published = (Published(HOSTILE, 1.0, HOSTILE, HOSTILE, HOSTILE),)
+    claims = tuple(
+        replace(
+            claim, statement=HOSTILE, source=HOSTILE, limits=HOSTILE, published=published, method=arms["opirl"],
+            baseline=arms["airl"] if claim.baseline else None, control=arms["cut"],
+            metric=replace(claim.metric, unit=HOSTILE),
+            order=claim.order and (arms["opirl"], arms["airl"], arms["dac"]),
+        )
+        for claim in study.claims
+    )  # fmt: skip
+    curves = tuple(replace(each, caption=HOSTILE, x_label=HOSTILE, y_label=HOSTILE) for each in study.curves)
+    return replace(
+        study,
+        title=HOSTILE,
+        thesis=HOSTILE,
+        question=HOSTILE,
+        claims=claims,
+        curves=curves,
+        limits={"laptop": HOSTILE},
     )
 
 
@@ -149,7 +133,6 @@ def write_example(folder: Path, study: Study | None = None, *, curve_points: int
                 "started": "2026-11-20T09:00:00Z",
                 "finished": "2026-11-20T09:31:24Z",
                 "command": "make reproduce PROJECT=opirl SCALE=laptop",
-                "interactions": {"training": 3120000},
             }
         )
     )
@@ -158,77 +141,48 @@ def write_example(folder: Path, study: Study | None = None, *, curve_points: int
     return folder
 
 
-def _claim(claim: Claim, verdict: str, draw: random.Random) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "id": claim.id,
-        "hash": "c0ffee" * 6,
-        "statement": claim.statement,
-        "source": claim.source,
-        "kind": claim.kind,
-        "primary": claim.primary,
-        "metric": claim.metric.name,
-        "unit": claim.metric.unit,
-        "verdict": verdict,
-        "effect": None,
-        "ci": None,
-        "n": 0,
-        "diverged": {},
-        "margin": claim.margin,
-        "effect_kind": claim.effect,
-        "published": [vars(each) for each in claim.published],
-        "limits": claim.limits,
-        "reason": "",
-    }
+def _claim(claim: Claim, verdict: Verdict, draw: random.Random) -> dict[str, Any]:
+    """What the statistics would write of such a claim, in their own format."""
     if verdict in ("not assessed", "invalid"):
-        return {
-            **entry,
-            "reason": "This scale does not assess it."
-            if verdict == "not assessed"
-            else "3 of 16 runs are missing: make logs PROJECT=opirl shows why.",
-        }
-    ratio = claim.effect == "log_ratio"
-    centre = {
-        "supported": 1.1 if ratio else 60,
-        "contradicted": -70.0,
-        "inconclusive": 12.0,
-        "vacuous": 80.0,
-    }[verdict]
-    spread = 0.45 if ratio else 38.0
+        reason = (
+            "This scale does not assess it." if verdict == "not assessed" else "3 of 16 runs are missing."
+        )
+        return to_json(claim, Finding(claim.id, verdict, reason))
+    assert claim.method and claim.control
+    ratio, superior = claim.effect == "log_ratio", claim.kind in ("superior", "ordering")
+    centre = {"supported": 60.0, "contradicted": -70.0, "inconclusive": 12.0, "vacuous": 80.0}[verdict]
+    centre, spread = (1.1, 0.45) if ratio else (centre, 38.0)
     pairs = [centre + spread * draw.gauss(0, 1) for _ in SEEDS]
-    mean = sum(pairs) / 8
-    half = 1.895 * math.sqrt(sum((x - mean) ** 2 for x in pairs) / 7 / 8)
-    base = {
-        str(seed): 12000 + 2500 * draw.gauss(0, 1) if ratio else 720 + 50 * draw.gauss(0, 1) for seed in SEEDS
-    }
-    ours = {
-        seed: value * math.exp(-pair) if ratio else value + pair
-        for (seed, value), pair in zip(base.items(), pairs, strict=True)
-    }
-    method, baseline, control = claim.method.label, claim.baseline.label, claim.control.label  # type: ignore[union-attr]
+    base = [12000 + 2500 * draw.gauss(0, 1) if ratio else 720 + 50 * draw.gauss(0, 1) for _ in SEEDS]
+    ours = [
+        value * math.exp(-pair) if ratio else value + pair for value, pair in zip(base, pairs, strict=True)
+    ]
     passed = verdict != "vacuous"
-    away = {True: 0.8 * centre, False: 0.02 * centre}[passed] if claim.kind == "superior" else -120.0
-    return {
-        **entry,
-        "effect": mean,
-        "ci": [mean - half, mean + half],
-        "n": 8,
-        "p": 0.00391,
-        "p_holm": 0.0195,
-        "method": method,
-        "baseline": baseline,
-        "diverged": {method: 0, baseline: 1},
-        "pairs": [{"replicate": str(seed), "effect": pair} for seed, pair in zip(SEEDS, pairs, strict=True)],
-        "values": {method: ours, baseline: base},
-        "needed": 21 if verdict == "inconclusive" else None,
-        "control": {
-            "label": control,
-            "effect": away,
-            "ci": [away - half, away + half],
-            "p": 0.0078,
-            "passed": passed,
-        },
-        "baseline_choice": "best mean final_return on validation seeds 900 to 902",
-    }
+    away = (0.8 if passed else 0.02) * centre if superior else -120.0
+    cut = [value * math.exp(away) if ratio else value - away for value in ours]
+    low, high = claimed_range(claim)
+
+    def compared(label: str, x: list[float], p: float) -> Contrast:
+        mean, half = sum(x) / 8, 1.895 * spread / math.sqrt(8)
+        named = {str(seed): value for seed, value in zip(SEEDS, x, strict=True)}
+        test = Outcome(p, p, p, 1 - p)
+        return Contrast(label, mean, (mean - half, mean + half), named, test, passed, (low, high))
+
+    main = compared(claim.method.label, pairs, 0.0039)
+    chain = [part.label for part in claim.order]
+    others = [claim.baseline.label] if claim.baseline else chain[1:]
+    values = dict(
+        zip((claim.method.label, *others, claim.control.label), (ours, base, cut, cut), strict=False)
+    )
+    finding = Finding(
+        claim.id, verdict, f"The example is {verdict}.", main.effect, main.ci, 8, 0.0031, 0.0039, 0.0039,
+        0.0195 if claim.primary else None, compared(claim.control.label, [away] * 8, 0.0078), passed,
+        tuple(compared(f"{a} against {b}", pairs, 0.0039) for a, b in pairwise(chain)), main.pairs,
+        {label: {str(seed): value for seed, value in zip(SEEDS, x, strict=True)} for label, x in values.items()},
+        {claim.method.label: 0, others[0]: 1}, 21 if verdict == "vacuous" else None,
+        f"{others[0]} is the best on validation seeds" if claim.id == "final-return" else "",
+    )  # fmt: skip
+    return to_json(claim, finding)
 
 
 def _table() -> list[dict[str, Any]]:

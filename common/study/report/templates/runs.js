@@ -35,6 +35,7 @@
 
   // ---- state: everything that is shown follows from the address, so a link shows the same curves
   const axisOf = (stage, name) => stage.axes.findIndex(axis => axis.name === name);
+  const usual = axis => axis.values.filter(value => !axis.off.includes(value));  // validation seeds start switched off
   function readState() {
     const given = new URLSearchParams(location.hash.slice(1));
     const stage = data.stages.find(each => each.name === given.get("stage")) || data.stages[0];
@@ -45,7 +46,7 @@
     const panel = pick("panel", varied.find(name => name !== colour) || "");
     const on = {};
     for (const axis of stage.axes) {
-      const wanted = given.has(axis.name) ? given.get(axis.name).split(",").map(decodeURIComponent) : axis.values;
+      const wanted = given.has(axis.name) ? given.get(axis.name).split(",").map(decodeURIComponent) : usual(axis);
       on[axis.name] = new Set(axis.values.filter(value => wanted.includes(value)));
     }
     const key = stage.keys.includes(given.get("key")) ? given.get("key") : stage.keys.find(each => /return|accuracy/.test(each)) || stage.keys[0];
@@ -56,7 +57,7 @@
     const parts = [["stage", state.stage.name], ["key", state.key], ["colour", state.colour || "none"], ["panel", state.panel || "none"], ["show", state.show.join(",")]];
     for (const axis of state.stage.axes) {
       const on = axis.values.filter(value => state.on[axis.name].has(value));
-      if (on.length < axis.values.length) parts.push([axis.name, on.map(encodeURIComponent).join(",")]);
+      if (on.join() !== usual(axis).join()) parts.push([axis.name, on.map(encodeURIComponent).join(",")]);
     }
     history.replaceState(null, "", "#" + parts.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(value)}`).join("&"));
     draw();
@@ -97,7 +98,7 @@
     for (const axis of stage.axes) {
       const row = controls.appendChild(node("div", { class: "row", role: "group", "aria-label": axis.name }));
       row.append(node("span", { class: "name" }, axis.name.replaceAll("_", " ")));
-      axis.values.forEach((value, index) => row.append(chip(value || "\u2013", state.on[axis.name].has(value), () => {
+      axis.values.forEach((value, index) => row.append(chip((value || "\u2013") + (axis.off.includes(value) ? " (validation)" : ""), state.on[axis.name].has(value), () => {
         const on = state.on[axis.name];
         if (!on.delete(value)) on.add(value);
         writeState(); return on.has(value);
