@@ -76,12 +76,23 @@ def test_demonstrator_of_two_goals_takes_both_and_the_task_does_not_say_which():
     assert counters[0].reward_collection == 800 and counters[0].training == 0
 
 
+def seen(demos, absorbing):
+    return rows(demos, absorbing, torch.from_numpy(demos.shift), torch.from_numpy(demos.scale))
+
+
+def test_rows_are_in_the_learner_s_normalisation(demos):
+    shift, scale = torch.full((6,), 0.5), torch.full((6,), 2.0)
+    batch = unpack(rows(demos, 0, shift, scale).unsqueeze(0), act_dim=2)
+    for states, obs in ((batch.s, demos.episodes.obs), (batch.s2, demos.episodes.next_obs)):
+        torch.testing.assert_close(states[0, :, :-1], (torch.from_numpy(obs) + 0.5) * 2.0)
+
+
 def test_rows_have_true_successors_and_absorbing_chains():
     (demos,) = [
         demos_of("inverted_double_pendulum", e) for e in run(shove, "inverted_double_pendulum", 3, [1])
     ]
     lengths = demos.episodes.lengths
-    batch = unpack(rows(demos, absorbing=10).unsqueeze(0), act_dim=1)
+    batch = unpack(seen(demos, 10).unsqueeze(0), act_dim=1)
     assert batch.s.shape[1] == lengths.sum() + 30
     first = slice(0, lengths[0])
     np.testing.assert_allclose(batch.s[0, first][1:], batch.s2[0, first][:-1])
@@ -90,12 +101,12 @@ def test_rows_have_true_successors_and_absorbing_chains():
     )  # the last transition is there, and leads to the absorbing state
     assert (batch.s[0, lengths[0] : lengths[0] + 10, -1] == 1).all()
     assert (batch.m == 1).all()
-    plain = unpack(rows(demos, absorbing=0).unsqueeze(0), act_dim=1)
+    plain = unpack(seen(demos, 0).unsqueeze(0), act_dim=1)
     assert (plain.m[0] == 0).sum() == 3
 
 
 def test_time_outs_stay_bootstrapped(demos):
-    batch = unpack(rows(demos, absorbing=10).unsqueeze(0), act_dim=2)
+    batch = unpack(seen(demos, 10).unsqueeze(0), act_dim=2)
     assert batch.s.shape[1] == 400 and (batch.m == 1).all() and (batch.s[..., -1] == 0).all()
 
 
