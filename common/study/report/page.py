@@ -191,8 +191,7 @@ def _forest_words(claim: Json, declared: Claim | None) -> tuple[str, str]:
     interval = f" with its {interval_name()}" if claim.get("ci") else ""
     control = ", the same for the control (triangle)" if view["control_short"] != NONE else ""
     shade = " Shaded: where the claim holds." if declared else ""
-    caption = (
-        f"{above}Below, the effect: one dot per replicate, the mean (diamond){interval}{control}.{shade}"
-    )
+    dots = "the effect of each pair of arms: " if view["parts"] else "the effect: one dot per replicate, "
+    caption = f"{above}Below, {dots}the mean (diamond){interval}{control}.{shade}"
     numbers = f"effect {view['effect']} {view['ci']}, n = {view['n']}, {view['verdict']}"
     return caption, f"Forest plot of claim {view['id']}: {numbers}."

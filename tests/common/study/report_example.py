@@ -105,7 +105,7 @@ def write_example(folder: Path, study: Study | None = None, *, curve_points: int
     """Write claims.json, table.csv, curves.csv and environment.json."""
     study, draw = study or example_study(), random.Random(7)
     folder.mkdir(parents=True, exist_ok=True)
-    claims = [_claim(claim, verdict, draw) for claim, verdict in zip(study.claims, VERDICTS, strict=True)]
+    claims = [_claim(claim, verdict, draw) for claim, verdict in zip(study.claims, VERDICTS, strict=False)]
     head = {
         "project": folder.parent.name,
         "scale": folder.name,
