@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 EXIT_OTHER = 1
 EXIT_BAD_INPUT = 2
 EXIT_NON_FINITE = 70
 EXIT_STOPPED = 75
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 SHOWN = 10  # names that an error lists
 
 

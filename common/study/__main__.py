@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from common.errors import EXIT_OTHER, BadInputError, RethesisError, unknown
+from common.errors import (
+    DISK_FULL,
+    EXIT_BAD_INPUT,
+    EXIT_OTHER,
+    FORBIDDEN,
+    BadInputError,
+    RethesisError,
+    unknown,
+)
 
 if TYPE_CHECKING:
     from common.study.reproduce import Request
@@ -27,7 +35,6 @@ COMMANDS = {
     "sync": "upload the offline W&B runs",
     "render": "write committed reports and the README's tables again (--check only compares)",
 }
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 TRACKS = ("offline", "live", "off")
 WITHOUT_STUDY = ("new", "list", "dashboard", "sync", "render")
 
@@ -72,15 +79,20 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_code
     except BrokenPipeError:  # `make plan | head`
         return 0
+    except KeyboardInterrupt:  # while nothing runs yet or any more; engine.run takes the signal itself
+        print("stopped; the same command continues")
+        return 128 + signal.SIGINT
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in (*DISK_FULL, *FORBIDDEN):
             raise
+        full = error.errno in DISK_FULL
+        what = "Free some space" if full else "Mend its rights"
         print(
-            f"error: {error.filename or 'results/'}: {error.strerror}. Free space or mend the rights:",
+            f"error: {error.filename or 'results/'}: {error.strerror}. {what}: what is done is kept, and the same "
+            "command continues.",
             file=sys.stderr,
         )
-        print("what is done is kept, and the same command continues.", file=sys.stderr)
-        return EXIT_OTHER
+        return EXIT_OTHER if full else EXIT_BAD_INPUT
 
 
 def _request(options: argparse.Namespace) -> Request:

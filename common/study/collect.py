@@ -50,7 +50,7 @@ def status(folder: Path) -> str:
     return "diverged" if failed["exit_code"] == EXIT_NON_FINITE else "failed"
 
 
-def worst_of(jobs: Sequence[Job]) -> Callable[[Row, Metric], float]:
+def worst_of(jobs: Sequence[Job]) -> Callable[[Mapping[str, Any], Metric], float]:
     """(row, metric) -> the worst value that the row's job takes if it diverged; NaN where its config has no say."""
     known = {job.fingerprint: job for job in jobs}
     return lambda row, metric: _worst(metric.worst, known[row["fingerprint"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from common.errors import BadInputError, unknown
 
@@ -95,16 +95,16 @@ def _compose(project: str, scale: str, overrides: Sequence[str], launch: str, ro
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     names = [f"launch={launch}", f"+project/{project}={scale}", *overrides]
     try:
         with initialize_config_dir(str(root / "configs"), version_base="1.3"):
             composed = hydra_compose("config", names)
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise BadInputError(f"configuration of {project} at scale {scale}: {error}") from error
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    return cast("dict[str, Any]", resolved)
 
 
 def _check_override(override: str, base: Mapping[str, Any], keys: Mapping[str, Any]) -> None:

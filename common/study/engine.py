@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from common.errors import BadInputError
-from common.files import write_json
+from common.files import read_json, write_json
 from common.study.store import write_spec
 from common.study.tasks import Task
 from common.tracking.provenance import usable_cores
@@ -26,6 +26,7 @@ FLAGS = shlex.split(
 )
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.25
+LINES = 20  # of a process's output that are shown
 
 
 def cores(launch: Mapping[str, Any]) -> int:
@@ -79,36 +80,39 @@ def run(
 
 
 def write_plan(tasks: Sequence[Task], scale: str, engine: Path, root: Path) -> None:
-    """Write every job's specification and tasks.json, which the Snakefile reads.
+    """Write every job's specification and tasks.json, which the Snakefile reads."""
+    (engine / "logs").mkdir(parents=True, exist_ok=True)
+    planned = {
+        task.name: {
+            "stage": task.stage,
+            "needs": list(task.needs),
+            "folders": [str(write_spec(job, scale, root).relative_to(root)) for job in task.jobs],
+        }
+        for task in tasks
+    }
+    stages = {
+        task.stage: {
+            "threads": int(task.jobs[0].parts["environment"]["threads"]),
+            "memory_mb": int(task.jobs[0].stage.resources.memory_gb * 1000),
+            "gpus": task.jobs[0].stage.resources.gpus,
+            "nodes": task.jobs[0].stage.resources.nodes,
+        }
+        for task in tasks
+    }
+    plan = {"engine": str(engine.relative_to(root)), "tasks": planned, "stages": stages}
+    write_json(engine / "tasks.json", plan)
 
-    Raises:
-        BadInputError: the results folder cannot be written.
-    """
-    try:
-        (engine / "logs").mkdir(parents=True, exist_ok=True)
-        planned = {
-            task.name: {
-                "stage": task.stage,
-                "needs": list(task.needs),
-                "folders": [str(write_spec(job, scale, root).relative_to(root)) for job in task.jobs],
-            }
-            for task in tasks
-        }
-        stages = {
-            task.stage: {
-                "threads": int(task.jobs[0].parts["environment"]["threads"]),
-                "memory_mb": int(task.jobs[0].stage.resources.memory_gb * 1000),
-                "gpus": task.jobs[0].stage.resources.gpus,
-                "nodes": task.jobs[0].stage.resources.nodes,
-            }
-            for task in tasks
-        }
-        plan = {"engine": str(engine.relative_to(root)), "tasks": planned, "stages": stages}
-        write_json(engine / "tasks.json", plan)
-    except OSError as error:
-        raise BadInputError(
-            f"{engine} cannot be written: {error.strerror}. Free space or mend its rights."
-        ) from error
+
+def output_of(folder: Path, root: Path) -> str:
+    """The last lines that the process of a job printed when it was run last; empty when it never was."""
+    name = str(folder.relative_to(root))
+    plans = sorted(folder.parents[1].glob(".engine/*/tasks.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(plans):
+        for task, planned in read_json(path)["tasks"].items():
+            log = path.parent / "logs" / f"{task}.log"
+            if name in planned["folders"] and log.is_file():
+                return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:])
+    return ""
 
 
 def command(engine: Path, launch: Mapping[str, Any]) -> list[str]:

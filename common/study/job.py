@@ -10,25 +10,35 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from common.errors import EXIT_OTHER, EXIT_STOPPED, BadInputError, RethesisError, StoppedError
+from common.errors import (
+    DISK_FULL,
+    EXIT_OTHER,
+    EXIT_STOPPED,
+    FORBIDDEN,
+    BadInputError,
+    RethesisError,
+    StoppedError,
+)
 from common.files import read_json, write_json, write_text
 from common.study.config import ROOT
 from common.study.model import JobRef, Member, Metrics
 from common.study.store import (
     DETERMINISTIC,
     SPEC,
+    STOPPED,
     append_index,
     given_up,
     is_done,
     locked,
     mark_done,
     mark_failed,
+    mark_stopped,
     read_metrics,
 )
 from common.tracking.provenance import finished, provenance
@@ -48,10 +58,14 @@ def main(folders: Sequence[Path], root: Path = ROOT) -> int:
         if not todo:
             return 0
         try:
+            _sweep(todo)
             run(todo, root)
         except StoppedError as error:
-            print(error, flush=True)
-            return EXIT_STOPPED
+            return _stop(todo, str(error))
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                return _stop(todo, f"{error.filename or todo[0]}: {error.strerror}; free some space.")
+            return _fail(todo, error)
         except BaseException as error:
             return _fail(todo, error)
     return 0
@@ -96,9 +110,9 @@ def _start(spec: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
     try:
         write_text(folder / "config.yaml", yaml.safe_dump(redact(spec["config"]), sort_keys=False))
     except OSError as error:
-        raise BadInputError(
-            f"{folder} cannot be written: {error.strerror}. Free space or mend its rights."
-        ) from error
+        if error.errno not in FORBIDDEN:
+            raise
+        raise BadInputError(f"{folder} cannot be written: {error.strerror}. Mend its rights.") from error
     packages = set(spec["parts"]["environment"]) - {"device", "threads"}
     record = provenance(
         fingerprint=spec["fingerprint"],
@@ -117,6 +131,21 @@ def _set_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def _sweep(folders: Sequence[Path]) -> None:
+    """Remove what a killed process left half written, and the note of why it stopped."""
+    for folder in folders:
+        for path in (*folder.glob(".*.tmp"), folder / STOPPED):
+            path.unlink(missing_ok=True)
+
+
+def _stop(folders: Sequence[Path], reason: str) -> int:
+    print(reason, flush=True)
+    with suppress(OSError):  # on a full disk the note may be lost; nothing else depends on it
+        for folder in folders:
+            mark_stopped(folder, redact_text(reason))
+    return EXIT_STOPPED
 
 
 def _fail(folders: Sequence[Path], error: BaseException) -> int:

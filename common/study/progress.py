@@ -39,7 +39,7 @@ def share(folder: Path) -> float | None:
     try:
         progress = json.loads((folder / "progress.json").read_text())
         return min(1.0, progress["done"] / max(1, progress["total"]))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -100,7 +100,7 @@ class Watch:
 
     def table(self, states: Mapping[str, Sequence[State]]) -> Table:
         """The live table."""
-        table = Table("stage", "arm", "replicates", "state", box=None, pad_edge=False)
+        table = Table("stage", "arm", "replicates", "state", box=None, pad_edge=False, min_width=60)
         for task in self.tasks:
             now = states[task.name]
             part = share(task.jobs[0].folder(self.root)) if "running" in now else None

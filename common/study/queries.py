@@ -16,8 +16,9 @@ from common.study.jobs import Job, seed_values
 from common.study.model import Study
 from common.study.progress import duration
 from common.study.reproduce import Request, prepare
-from common.study.store import SPEC, failure, is_done, read_index, study_fingerprint
+from common.study.store import FAILED, SPEC, failure, is_done, read_index, stopped, study_fingerprint
 from common.study.tasks import Task, plan_tasks
+from common.tracking.redact import redact_text
 
 
 def plan(request: Request) -> None:
@@ -34,9 +35,8 @@ def plan(request: Request) -> None:
         minutes, size = sum(task.minutes for task in left), sum(job.megabytes for job in mine)
         print(f"{stage.name:<14}{len(mine):>6}{done:>6}{len(left):>11}{minutes:>9.1f}{size:>8.0f}")
     total = sum(task.minutes for task in tasks)
-    print(
-        f"about {duration(total / number)} on {number} cores; disk {sum(job.megabytes for job in jobs):.0f} MB"
-    )
+    time = f"about {duration(total / number)} on {number} cores" if tasks else "nothing to run"
+    print(f"{time}; disk {sum(job.megabytes for job in jobs):.0f} MB")
     _print_power(study, request, len(seed_values(cfg, "seeds")))
 
 
@@ -83,17 +83,34 @@ def why(request: Request) -> None:
 
 def logs(request: Request) -> None:
     """Print the last failed job's traceback and the command that runs it alone."""
-    folders = [path.parent for path in request.runs.glob("*/*/FAILED") if (path.parent / SPEC).is_file()]
-    if not folders:
-        print(f"no job of {request.project} has failed")
+    found = [path for path in request.runs.glob(f"*/*/{FAILED}") if (path.parent / SPEC).is_file()]
+    if not found:
+        _print_unfinished(request)
         return
-    last = max(folders, key=lambda folder: (folder / "FAILED").stat().st_mtime)
+    last = max(found, key=lambda path: path.stat().st_mtime).parent
     failed, spec = failure(last), read_json(last / SPEC)
     axes = " ".join(f"{axis}={value}" for axis, value in spec["axes"].items())
     print(f"{spec['stage']} {axes} failed with code {failed['exit_code']} ({failed['attempts']} attempts)\n")
     print(failed["traceback"])
     print(f"{failed['message']}\n")
-    print(f"alone: .venv/bin/python -m common.study.job {last.relative_to(request.root)}")
+    _print_alone(last, request)
+
+
+def _print_unfinished(request: Request) -> None:
+    """The job that ended last without DONE and FAILED: stopped, or killed before it could say why."""
+    ended = [path.parent for path in request.runs.glob("*/*/provenance.json") if not is_done(path.parent)]
+    if not ended:
+        print(f"no job of {request.project} has failed")
+        return
+    last = max(ended, key=lambda folder: (folder / "provenance.json").stat().st_mtime)
+    print(redact_text(engine.output_of(last, request.root)))
+    reason = stopped(last) or "it ended without a word: running still, killed, or out of memory"
+    print(f"{last.relative_to(request.root)}: {reason}\nThe same `make reproduce` continues it.\n")
+    _print_alone(last, request)
+
+
+def _print_alone(folder: Path, request: Request) -> None:
+    print(f"alone: .venv/bin/python -m common.study.job {folder.relative_to(request.root)}")
 
 
 def clean(request: Request, yes: bool) -> None:
@@ -132,18 +149,17 @@ def stale(root: Path) -> dict[tuple[str, str], str]:
 
 
 def _print_power(study: Study, request: Request, replicates: int) -> None:
-    from common.study.power import check_family, detectable
+    from common.study.power import check_family, detectable, level
     from common.study.verdict import family as family_of
 
     family = family_of(study.claims, request.scale)
-    print(f"{replicates} replicates; {len(family)} primary claims at this scale")
+    print(f"{replicates} replicates; primary claims at this scale: {len(family)}")
     if not family:
         return
     check_family(replicates, len(family))
-    first, last = detectable(replicates, 0.05 / len(family)), detectable(replicates, 0.05)
-    print(
-        f"80 % power needs a paired effect of {first:.2f} SD (first of {len(family)}) to {last:.2f} SD (the last)"
-    )
+    first, last = detectable(replicates, level(1, len(family))), detectable(replicates, level())
+    both = f"{first:.2f} SD for the first of {len(family)}, {last:.2f} SD for the last"
+    print(f"80 % power needs a paired effect of {both if len(family) > 1 else f'{last:.2f} SD'}")
 
 
 def _key(stage: str, axes: Mapping[str, Any], scale: str = "") -> str:

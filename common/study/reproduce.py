@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import EXIT_NON_FINITE, BadInputError
+from common.errors import EXIT_NON_FINITE, EXIT_STOPPED, BadInputError
 from common.study import engine
 from common.study.collect import environment_of, overrides_label, status, write_result
 from common.study.config import ROOT, compose
@@ -15,7 +15,7 @@ from common.study.contrast import check_claim
 from common.study.jobs import Job, expand, load_study, select
 from common.study.model import Study
 from common.study.progress import Watch, duration
-from common.study.store import failure, locked, study_fingerprint
+from common.study.store import failure, locked, stopped, study_fingerprint
 from common.study.tasks import Task, plan_tasks
 
 
@@ -77,17 +77,23 @@ def reproduce(request: Request) -> int:
 def _reproduce(request: Request, study: Study, cfg: Mapping[str, Any], jobs: Sequence[Job]) -> int:
     tasks = plan_tasks(jobs, request.root)
     report = request.result / "report.html"
-    if not tasks and _current(request, jobs):
+    if not tasks and _current(request, jobs) and not _judge_again(request, study):
         print(f"nothing to do: all {len(jobs)} jobs are done. Report: {_relative(report, request)}")
         return _exit_code(jobs, request.root, ())
     _announce(request, jobs, tasks, cfg)
     ran: set[str] = set()
     while tasks:
         ran |= {job.fingerprint for task in tasks for job in task.jobs}
-        stopped = _run(request, tasks, cfg)
-        if stopped is not None:
+        signal = _run(request, tasks, cfg)
+        if signal is not None:
             print("stopped; the same command continues")
-            return 128 + stopped
+            return 128 + signal
+        reasons = [
+            reason for task in tasks for job in task.jobs if (reason := stopped(job.folder(request.root)))
+        ]
+        if reasons:
+            print(f"{len(reasons)} jobs stopped: {reasons[0]}\nThe same command continues.")
+            return EXIT_STOPPED
         before, tasks = tasks, plan_tasks(jobs, request.root)
         tasks = tasks if _fell_apart(before, request.root) else []
     finish(request, study, jobs)
@@ -153,6 +159,30 @@ def _current(request: Request, jobs: Sequence[Job]) -> bool:
     return all(file.is_file() for file in files) and read_json(claims)["fingerprint"] == study_fingerprint(
         jobs
     )
+
+
+def _judge_again(request: Request, study: Study) -> bool:
+    """Whether claims were edited since the result was written, and no verdict stands that the edit came after.
+
+    A verdict on a claim that was edited after the runs is not replaced: the report marks it superseded.
+    """
+    from common.files import read_json
+    from common.study.report import render
+    from common.study.verdict import claim_hash
+
+    entries = read_json(request.result / "claims.json")["claims"]
+    now = [(claim.id, claim_hash(claim)) for claim in study.claims]
+    if [(entry["id"], entry["hash"]) for entry in entries] == now:
+        return False
+    modified = request.label != request.scale
+    if modified or all(entry["verdict"] in ("not assessed", "invalid") for entry in entries):
+        return True
+    render(study, request.result)
+    print(
+        "The claims of study.py were edited after these runs; the report marks what is superseded. Fresh runs "
+        f"decide the new ones: remove {_relative(request.runs, request)} and run the same command."
+    )
+    return False
 
 
 def _fell_apart(tasks: Sequence[Task], root: Path) -> bool:

@@ -5,6 +5,7 @@ config.yaml    the resolved configuration, for people
 metrics.json   final scalars                 history.jsonl  curves
 DONE           digests of the two; written last, by rename
 FAILED         exit code, attempts, traceback
+STOPPED        why the last process left before the end, with a checkpoint
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import EXIT_BAD_INPUT, EXIT_NON_FINITE, BadInputError
-from common.files import digest, read_json, sha256, write_json
+from common.files import digest, read_json, sha256, write_json, write_text
 from common.study.jobs import Job
 
 DONE = "DONE"
 FAILED = "FAILED"
+STOPPED = "STOPPED"
 SPEC = "job.json"
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
@@ -97,6 +99,17 @@ def failure(folder: Path) -> dict[str, Any]:
     """What FAILED says; empty when the job has not failed."""
     path = folder / FAILED
     return read_json(path) if path.is_file() else {}
+
+
+def mark_stopped(folder: Path, reason: str) -> None:
+    """Note why the job left before its end; the next start removes the note."""
+    write_text(folder / STOPPED, reason + "\n")
+
+
+def stopped(folder: Path) -> str:
+    """Why the job left before its end, or nothing."""
+    path = folder / STOPPED
+    return path.read_text(encoding="utf-8").strip() if path.is_file() and not is_done(folder) else ""
 
 
 def given_up(folder: Path) -> bool:

@@ -127,4 +127,4 @@ def _fail(report: ExportReport, folder: Path, error: Exception) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return redact_text(f"{type(error).__name__}: {error}".splitlines()[0])[:200]
+    return redact_text(f"{type(error).__name__}: {error}".splitlines()[0])[:500]

@@ -48,7 +48,7 @@ def test_killed_at_random_and_continued_gives_the_same_bits(tmp_path: Path, kill
         landed += process.poll() is None
         if process.poll() is None:
             kill_tree(process.pid)
-        process.wait()
+        process.communicate()
     killed.run(*STUDY)
     assert landed >= min(kills, 3)
     assert killed.bits() == quiet.bits()

@@ -38,7 +38,7 @@ def count(cfg, inputs, out):
         if state["step"] == cfg["toy"]["crash_at"] and not os.environ.get("TOY_MENDED"):
             raise RuntimeError("planted crash with api_key=sk-planted-secret-0123456789abcdef")
         write_json(checkpoint, state)
-        time.sleep(cfg["toy"]["sleep"])
+        time.sleep(float(os.environ.get("TOY_SLEEP", cfg["toy"]["sleep"])))
     (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in state["rows"]))
     return {"score": state["sum"]}
 
