@@ -6,6 +6,7 @@ prefers dark, so a figure is readable on both, and in a viewer that knows no sty
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from common.study.model import Arm, Best, Claim, Mix, Series, Study
@@ -93,10 +94,12 @@ class Colours:
         return self._of.setdefault(label, ARM_COLOURS[len(self._of) % len(ARM_COLOURS)])
 
     def lines(self, axis: str, values: Iterable[str]) -> Mapping[str, str]:
-        """The colours of an axis's values, no two alike while the palette lasts."""
+        """The colours of an axis's values, no two alike while the palette lasts, then each as often as the others."""
         chosen: dict[str, str] = {}
         for value in values:
-            first = self._axis.get((axis, value))
-            free = [colour for colour in ARM_COLOURS if colour not in chosen.values()]
-            chosen[value] = first if first and (first in free or not free) else (free or list(ARM_COLOURS))[0]
+            used = Counter(chosen.values())
+            fewest = min(used[colour] for colour in ARM_COLOURS)
+            free = [colour for colour in ARM_COLOURS if used[colour] == fewest]
+            own = self._axis.get((axis, value))
+            chosen[value] = own if own in free else free[0]
         return chosen
