@@ -305,7 +305,7 @@ def test_evidence_of_other_claims_is_superseded(change: str, tmp_path: Path) -> 
     }
     line = next(line for line in made["report.md"].splitlines() if why[change] in line)
     assert line.startswith(f"- {name}: ")
-    assert "**Superseded.**" in made["report.md"]
+    assert "**This evidence is superseded.**" in made["report.md"]
     row = next(row for row in markdown_tables(made["report.md"])[0] if row[0] == "fewer-interactions")
     assert row[2] == ("✓supported" if change == "added" else "✓supported(superseded)")
     assert markdown_tables(made["report.md"])[0][2:3] == [
