@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from projects.opirl.adam import Adam
 from projects.opirl.networks import FLAT_MULTIPLE, Actor, TwinCritic
 
 
@@ -42,9 +43,9 @@ class Agent(nn.Module):
         self.target.load_state_dict(self.critic.state_dict())
         # padded for the same reason as a network's flat tensor
         self.log_alpha = nn.Parameter(torch.full((FLAT_MULTIPLE,), options.alpha_init).log())
-        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=options.actor_lr, fused=True)
-        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=options.critic_lr, fused=True)
-        self.alpha_optimiser = torch.optim.Adam([self.log_alpha], lr=options.alpha_lr, fused=True)
+        self.actor_optimiser = Adam(self.actor.parameters(), options.actor_lr)
+        self.critic_optimiser = Adam(self.critic.parameters(), options.critic_lr)
+        self.alpha_optimiser = Adam([self.log_alpha], options.alpha_lr)
 
     @property
     def alpha(self) -> Float[Tensor, "n 1"]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from common.training.seeds import generator
 from projects.opirl import demos
 from projects.opirl.absorbing import features
+from projects.opirl.adam import Adam
 from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Policy, Reward
-from projects.opirl.networks import Actor
+from projects.opirl.networks import Actor, whole_vectors
 from projects.opirl.replay import Replay
 from projects.opirl.rollout import Counters
 from projects.opirl.streams import Streams
@@ -30,10 +31,11 @@ class BC(nn.Module):
         super().__init__()
         self.setting = setting
         options = setting.cfg["bc"]
+        whole_vectors(bc__batch=int(options["batch"]))
         n, d, a = len(setting.seeds), setting.spec.obs_dim + 1, setting.spec.act_dim
         generators = [generator(seed, "agent") for seed in setting.seeds]
         self.actor = Actor(generators, (d, *options["hidden"]), a)
-        self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=float(options["lr"]), fused=True)
+        self.optimiser = Adam(self.actor.parameters(), float(options["lr"]))
         self.counters = [Counters() for _ in setting.seeds]
         self.expert = Replay(n, 1, d, a)
         for i, one in enumerate(setting.demos):

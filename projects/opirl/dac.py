@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from common.training.seeds import generator
 from projects.opirl import sac
+from projects.opirl.adam import Adam
 from projects.opirl.arm import Setting
 from projects.opirl.expertise import expert_buffer
 from projects.opirl.networks import StackedMLP
@@ -38,7 +39,7 @@ class DAC(OffPolicy):
         self.penalty = float(options["penalty"])
         sizes = (setting.spec.obs_dim + 1 + setting.spec.act_dim, *options["hidden_value"], 1)
         self.network = StackedMLP([generator(seed, "discriminator") for seed in setting.seeds], sizes)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=float(options["lr"]), fused=True)
+        self.optimiser = Adam(self.network.parameters(), float(options["lr"]))
 
     def learn(self, k: int, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
         """One update of h, one of SAC paid by it."""

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from projects.opirl.adam import Adam
 from projects.opirl.networks import StackedMLP
 from projects.opirl.replay import Batch
 
@@ -48,7 +49,7 @@ class Discriminator(nn.Module):
         inputs = obs_dim if options.state_only else obs_dim + act_dim
         self.reward = StackedMLP(generators, (inputs, *options.hidden_reward, 1))
         self.value = StackedMLP(generators, (obs_dim, *options.hidden_value, 1))
-        self.optimiser = torch.optim.Adam(self.parameters(), lr=options.lr, fused=True)
+        self.optimiser = Adam(self.parameters(), options.lr)
 
     def inputs(self, s: Tensor, a: Tensor) -> Tensor:
         """What r_psi sees."""

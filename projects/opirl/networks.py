@@ -20,10 +20,30 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.errors import BadInputError
+
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 FLAT_MULTIPLE = 64
 """The flat tensor is padded to whole vector registers: no element is computed by a kernel's scalar tail, whose
 rounding differs, so a member's bits do not depend on how many members are stacked with it."""
+
+
+VECTOR = 32
+"""Elements that torch's elementwise kernels take at once (two registers); what is left over rounds otherwise."""
+
+
+def whole_vectors(**counts: int) -> None:
+    """Refuse batches that leave a remainder: a member's bits would depend on how many are stacked with it.
+
+    Raises:
+        BadInputError: a count is no multiple of VECTOR.
+    """
+    for name, count in counts.items():
+        if count <= 0 or count % VECTOR:
+            raise BadInputError(
+                f"{name.replace('__', '.')} is {count}: a multiple of {VECTOR} is needed, so that a seed's "
+                "numbers do not depend on the seeds that are stacked with it."
+            )
 
 
 class StackedMLP(nn.Module):
@@ -49,9 +69,11 @@ class StackedMLP(nn.Module):
         self.shapes = _shapes(self.members, self.sizes)
         total = sum(math.prod(shape) for shape in self.shapes)
         padded = -(-total // FLAT_MULTIPLE) * FLAT_MULTIPLE
+        self.counts = [*map(math.prod, self.shapes), padded - total]
         self.flat = nn.Parameter(torch.zeros(padded, dtype=dtype))
+        self._own: list[Tensor] = []
         with torch.no_grad():
-            weights = self.views(self.flat.detach())[::2]
+            weights = self.own()[::2]
             for layer, weight in enumerate(weights):
                 last = layer == len(weights) - 1
                 for matrix, generator in zip(weight, generators, strict=True):
@@ -61,13 +83,14 @@ class StackedMLP(nn.Module):
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Weights (n, in, out) and biases (n, out) in turn, as views of a flat tensor."""
-        result: list[Tensor] = []
-        offset = 0
-        for shape in self.shapes:
-            count = math.prod(shape)
-            result.append(flat[offset : offset + count].view(shape))
-            offset += count
-        return result
+        parts = flat.split_with_sizes(self.counts)
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=False)]
+
+    def own(self) -> list[Tensor]:
+        """The views of this network's parameters, detached; kept, for optimisers write in place."""
+        if not self._own or self._own[0].data_ptr() != self.flat.data_ptr():
+            self._own = self.views(self.flat.detach())
+        return self._own
 
     def forward(self, x: Float[Tensor, "n b d"], frozen: bool = False) -> Float[Tensor, "n b o"]:
         """Outputs; with `frozen`, gradients reach the input only."""
@@ -112,13 +135,18 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _gate(gradient: Tensor, activation: Tensor) -> Tensor:
     """The ReLU's backward pass."""
-    return torch.ops.aten.threshold_backward(gradient, activation, 0)
+    return torch.ops.aten.threshold_backward.default(gradient, activation, 0)
+
+
+def _gate_(gradient: Tensor, activation: Tensor) -> Tensor:
+    """The same in place."""
+    return torch.ops.aten.threshold_backward.grad_input(gradient, activation, 0, grad_input=gradient)
 
 
 class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, flat: Tensor, net: StackedMLP) -> Tensor:
-        views = net.views(flat)
+        views = net.own()
         hidden = _hidden(x, views)
         ctx.net = net
         ctx.save_for_backward(x, flat, *hidden)
@@ -129,7 +157,7 @@ class _Perceptron(torch.autograd.Function):
         (gradient,) = outputs
         x, flat, *hidden = ctx.saved_tensors
         wants_x, wants_flat, _ = ctx.needs_input_grad
-        views = ctx.net.views(flat)
+        views = ctx.net.own()
         result = torch.zeros_like(flat) if wants_flat else None
         slots = ctx.net.views(result) if wants_flat else []
         inputs = [x, *hidden]
@@ -142,19 +170,20 @@ class _Perceptron(torch.autograd.Function):
             weight = views[2 * layer].transpose(1, 2)
             gradient = gradient * weight if weight.shape[1] == 1 else torch.bmm(gradient, weight)
             if layer > 0:
-                gradient = _gate(gradient, inputs[layer])
+                gradient = _gate_(gradient, inputs[layer])
         return gradient if wants_x else None, result, None
 
 
 class _InputGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, flat: Tensor, net: StackedMLP) -> Tensor:
-        weights = net.views(flat)[::2]
-        hidden = _hidden(x, net.views(flat))
+        views = net.own()
+        weights = views[::2]
+        hidden = _hidden(x, views)
         tangent = _gate(weights[-1].transpose(1, 2).expand_as(hidden[-1]), hidden[-1])
         tangents = [tangent]
         for weight, activation in zip(weights[-2:0:-1], hidden[-2::-1], strict=True):
-            tangent = _gate(torch.bmm(tangent, weight.transpose(1, 2)), activation)
+            tangent = _gate_(torch.bmm(tangent, weight.transpose(1, 2)), activation)
             tangents.insert(0, tangent)
         ctx.net = net
         ctx.layers = len(hidden)
@@ -166,12 +195,12 @@ class _InputGradient(torch.autograd.Function):
         (gradient,) = outputs
         flat, *rest = ctx.saved_tensors
         hidden, tangents = rest[: ctx.layers], rest[ctx.layers :]
-        weights = ctx.net.views(flat)[::2]
+        weights = ctx.net.own()[::2]
         result = torch.zeros_like(flat)
         slots = ctx.net.views(result)[::2]
         for layer, (activation, tangent) in enumerate(zip(hidden, tangents, strict=True)):
             torch.bmm(gradient.transpose(1, 2), tangent, out=slots[layer])
-            gradient = _gate(torch.bmm(gradient, weights[layer]), activation)
+            gradient = _gate_(torch.bmm(gradient, weights[layer]), activation)
         torch.sum(gradient, 1, out=slots[-1].squeeze(-1))
         return None, result, None
 

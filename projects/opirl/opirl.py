@@ -56,9 +56,10 @@ class OPIRL(OffPolicy):
         against = batch
         if self.recent is not None:
             against = self.collector.replay.sample(draws["recent"], self.recent)
-        first = self.discriminator.update(self.expert.sample(draws["expert"]), against, draws["mix"])
+        expert = self.expert.sample(draws["expert"])
+        first = self.discriminator.update(expert, against, draws["mix"])
         reward = self.discriminator.rewards(batch.s, batch.a)
-        covered = self.covered.sample(draws["expert"])
+        covered = expert if self.covered is self.expert else self.covered.sample(draws["expert"])
         return first + algae.update(self.agent, batch, reward, draws["eps"], self.algae, covered, k)
 
     def optimisers(self) -> list[torch.optim.Optimizer]:

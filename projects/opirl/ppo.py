@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from common.training.seeds import generator
 from projects.opirl.absorbing import features
+from projects.opirl.adam import Adam
 from projects.opirl.envs import spec
-from projects.opirl.networks import FLAT_MULTIPLE, LOG_STD_MAX, LOG_STD_MIN, StackedMLP
+from projects.opirl.networks import FLAT_MULTIPLE, LOG_STD_MAX, LOG_STD_MIN, StackedMLP, whole_vectors
 from projects.opirl.rollout import Counters, EnvBatch
 from projects.opirl.streams import Streams
 
@@ -80,6 +81,10 @@ class PPO(nn.Module):
     ) -> None:
         super().__init__()
         self.options = options
+        self.rows = options.copies * options.length
+        whole_vectors(rollout=self.rows)
+        if self.rows % options.minibatches == 0:
+            whole_vectors(minibatch=self.rows // options.minibatches)
         self.shift, self.scale = shift.unsqueeze(1), scale.unsqueeze(1)
         d, self.act_dim = spec(env).obs_dim + 1, spec(env).act_dim
         generators = [generator(seed, "ppo") for seed in seeds]
@@ -89,13 +94,10 @@ class PPO(nn.Module):
         # padded to whole vectors, as a network's flat tensor is
         padded = -(-n * self.act_dim // FLAT_MULTIPLE) * FLAT_MULTIPLE
         self.log_std = nn.Parameter(torch.full((padded,), math.log(options.init_std)))
-        self.actor_optimiser = torch.optim.Adam(
-            [*self.mean.parameters(), self.log_std], lr=options.lr, fused=True
-        )
-        self.value_optimiser = torch.optim.Adam(self.value.parameters(), lr=options.lr, fused=True)
+        self.actor_optimiser = Adam([*self.mean.parameters(), self.log_std], options.lr)
+        self.value_optimiser = Adam(self.value.parameters(), options.lr)
         self.envs = EnvBatch(env, seeds, options.copies)
         self.counters = [Counters() for _ in seeds]
-        self.rows = options.copies * options.length
         self.noise = Streams(seeds, "ppo act", {"eps": ("normal", (options.copies, self.act_dim))})
         self.shuffle = Streams(seeds, "ppo shuffle", {"u": ("uniform", (self.rows,))})
         # running sums: discounted return of each environment; its count, mean and squared deviation
@@ -108,15 +110,16 @@ class PPO(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Float[Tensor, "n b d"]) -> Float[Tensor, "n b a"]:
-        """The mean action."""
-        return self.mean(self.states(obs)).tanh()
+        """The mean action, in numpy's float64 (as `_sample`)."""
+        mean = self.mean(self.states(obs)).numpy().astype(np.float64)
+        return torch.from_numpy(np.tanh(mean).astype(np.float32))
 
     def log_density(
         self, s: Float[Tensor, "n b d"], u: Float[Tensor, "n b a"]
     ) -> tuple[Float[Tensor, "n b"], Float[Tensor, "n 1"]]:
         """log pi(u|s), and the policy's entropy (n, 1): sigma does not depend on s."""
         log_std = self._log_std()
-        eps = (u - self.mean(s).tanh()) * (-log_std).exp()
+        eps = (u - self.mean(s).tanh()) * self._members((-self._clamped()).exp())
         constant = 0.5 * math.log(2.0 * math.pi)
         return (-0.5 * eps.square() - log_std - constant).sum(-1), (log_std + constant + 0.5).sum(-1)
 
@@ -147,9 +150,15 @@ class PPO(nn.Module):
         mean = np.tanh(self.mean(s).numpy().astype(np.float64))
         return (mean + std * self.noise.at(t)["eps"].numpy()).astype(np.float32)
 
-    def _log_std(self) -> Float[Tensor, "n 1 a"]:
+    def _clamped(self) -> Float[Tensor, " padded"]:
+        return self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def _members(self, padded: Float[Tensor, " padded"]) -> Float[Tensor, "n 1 a"]:
         n, a = self.mean.members, self.act_dim
-        return self.log_std[: n * a].view(n, 1, a).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return padded[: n * a].view(n, 1, a)
+
+    def _log_std(self) -> Float[Tensor, "n 1 a"]:
+        return self._members(self._clamped())
 
     def _account(self, reward: Tensor, ended: Tensor) -> None:
         """True returns of finished episodes, for the record."""

@@ -1,0 +1,57 @@
+"""Adam as torch.optim.Adam(fused=True) computes it, to the bit, without its bookkeeping.
+
+torch looks for hooks, profilers and accelerators at every step: some 0.2 ms, and 0.6 ms once Lightning is imported
+(it makes torch look for the driver of a GPU anew each time), beside 0.1 ms of arithmetic on networks of 64 units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Adam(torch.optim.Adam):
+    """Parameters of one dtype on one device; state and checkpoints are those of torch's Adam."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(params, lr=lr, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One step for the parameters that have a gradient."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not all(p in self.state for p in params):
+                super().step()  # creates the state
+                return
+            self._descend(group, params)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    def _descend(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        states = [self.state[p] for p in params]
+        counts = [state["step"] for state in states]
+        torch.ops.aten._foreach_add_.Scalar(counts, 1)
+        beta1, beta2 = group["betas"]
+        torch.ops.aten._fused_adam_.default(
+            params,
+            [p.grad for p in params],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            counts,
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
