@@ -65,7 +65,7 @@ test: .venv/.ready  ## the test suite (under 10 minutes on 2 cores)
 	$(PYTEST) -n 2 -m "not slow"
 
 test-reliability: .venv/.ready  ## twenty kills, and the slow rest
-	$(PYTEST) -m slow
+	$(PYTEST) -n 2 -m slow
 
 lint: .venv/.ready  ## ruff, types, import contracts, file lengths and documentation
 	@.venv/bin/python -m ruff check .

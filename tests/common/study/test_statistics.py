@@ -47,7 +47,7 @@ def test_coverage_of_the_t_interval(kind: str, n: int) -> None:
     studies, mean = draw(kind, np.random.default_rng(n), n)
     intervals = np.array([t_interval(x, 0.95) for x in studies])
     coverage = float(np.mean((intervals[:, 0] <= mean) & (mean <= intervals[:, 1])))
-    print(f"coverage of the 95 % t interval, {kind} differences, n = {n}: {coverage:.3f}")
+    print(f"measured: coverage of the 95 % t interval, {kind} differences, n = {n}: {coverage:.3f}")
     if kind == "normal":
         assert 0.94 <= coverage <= 0.96
     else:
