@@ -6,6 +6,7 @@ gradients with it in float64, the benchmark compares speed.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ def perceptron(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequent
     """Linear layers with ReLU between them."""
     sizes = (inputs, *hidden)
     layers: list[nn.Module] = []
-    for low, high in zip(sizes[:-1], sizes[1:], strict=True):
+    for low, high in itertools.pairwise(sizes):
         layers += [nn.Linear(low, high), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
@@ -28,7 +29,9 @@ def perceptron(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequent
 class Eager(nn.Module):
     """One member's networks and optimisers."""
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], reward_hidden: tuple[int, ...]) -> None:
+    def __init__(
+        self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], reward_hidden: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.act_dim = act_dim
         self.actor = perceptron(obs_dim, hidden, 2 * act_dim)
@@ -41,7 +44,9 @@ class Eager(nn.Module):
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=3e-4)
         self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=1e-3)
         self.alpha_optimiser = torch.optim.Adam([self.log_alpha], lr=1e-3)
-        self.reward_optimiser = torch.optim.Adam([*self.reward.parameters(), *self.value.parameters()], lr=3e-4)
+        self.reward_optimiser = torch.optim.Adam(
+            [*self.reward.parameters(), *self.value.parameters()], lr=3e-4
+        )
 
     def normal(self, s: Tensor) -> torch.distributions.Normal:
         mean, raw = self.actor(s).split(self.act_dim, -1)
@@ -51,7 +56,8 @@ class Eager(nn.Module):
         normal = self.normal(s)
         raw = normal.loc + normal.scale * eps
         jacobian = 2.0 * (math.log(2.0) - raw - nn.functional.softplus(-2.0 * raw))
-        return torch.tanh(raw), (normal.log_prob(raw) - jacobian).sum(-1)
+        alive = 1.0 - s[..., -1]  # in the absorbing state there is nothing to choose
+        return torch.tanh(raw) * alive.unsqueeze(-1), (normal.log_prob(raw) - jacobian).sum(-1) * alive
 
     def log_prob(self, s: Tensor, a: Tensor) -> Tensor:
         raw = torch.atanh(a.clamp(-1.0 + 1e-6, 1.0 - 1e-6))
@@ -119,7 +125,7 @@ def algae_actor_loss(
         x = (y - q).detach()
         slope = x.clamp(min=0.0) ** (c.p - 1) if positive_part else x.sign() * x.abs() ** (c.p - 1)
         matching = matching - 0.5 * (slope * (y - q) + (1 - c.gamma) * c.kappa * q0).mean()
-    covering = -net.log_prob(expert[0], expert[1]).mean()
+    covering = -((1.0 - expert[0][:, -1]) * net.log_prob(expert[0], expert[1])).mean()
     return c.actor_weight * matching + c.cover_weight * covering, log_prob.detach()
 
 
@@ -146,9 +152,10 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.step()
 
 
-def temper(net: Eager, log_prob: Tensor) -> None:
-    """One step of the temperature."""
-    descend(net.alpha_optimiser, (net.log_alpha.exp() * (-log_prob + net.act_dim)).mean())
+def temper(net: Eager, s: Tensor, log_prob: Tensor) -> None:
+    """One step of the temperature, over the states that are not absorbing."""
+    alive = (1.0 - s[:, -1]).sum().clamp(min=1.0)
+    descend(net.alpha_optimiser, net.log_alpha.exp() * (-log_prob.sum() / alive + net.act_dim))
 
 
 def track(net: Eager, tau: float = 0.005) -> None:
@@ -164,12 +171,15 @@ def sac_update(net: Eager, rows: Rows, eps: Tensor, step: int) -> None:
     with torch.no_grad():
         a2, log_prob2 = net.act(s2, eps[0])
         y = r + 0.99 * m * (torch.minimum(*net.q(net.targets, s2, a2)) - net.log_alpha.exp() * log_prob2)
-    descend(net.critic_optimiser, torch.stack([(0.5 * (q - y) ** 2).mean() for q in net.q(net.critics, s, a)]).sum())
+    descend(
+        net.critic_optimiser,
+        torch.stack([(0.5 * (q - y) ** 2).mean() for q in net.q(net.critics, s, a)]).sum(),
+    )
     if step % 2 == 0:
         pi, log_prob = net.act(s, eps[1])
         q = torch.minimum(*net.q(net.critics, s, pi))
         descend(net.actor_optimiser, (net.log_alpha.exp().detach() * log_prob - q).mean())
-        temper(net, log_prob.detach())
+        temper(net, s, log_prob.detach())
     track(net)
 
 
@@ -184,5 +194,5 @@ def opirl_update(net: Eager, expert: Rows, rows: Rows, mix: Tensor, eps: Tensor,
     if step % 2 == 0:
         loss, log_prob = algae_actor_loss(net, rows, eps[2:], c, expert)
         descend(net.actor_optimiser, loss)
-        temper(net, log_prob)
+        temper(net, rows[2], log_prob)
         track(net)

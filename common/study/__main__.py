@@ -144,7 +144,9 @@ def _general(options: argparse.Namespace) -> int:
 
         for path in create(options.project, ROOT):
             print(f"wrote {path.relative_to(ROOT)}")
-        print(f"it runs as it is: make reproduce PROJECT={options.project} SCALE=smoke; next: CONTRIBUTING.md")
+        print(
+            f"it runs as it is: make reproduce PROJECT={options.project} SCALE=smoke; next: CONTRIBUTING.md"
+        )
         return 0
     from common.study import views
 

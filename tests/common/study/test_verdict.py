@@ -327,5 +327,7 @@ def test_an_inert_method_is_certified_in_at_most_one_study_in_twenty(gain: float
         certified += (
             judged(SUPERIOR, table(ours=arms[0], rival=arms[1], sabotaged=arms[2])).verdict == "supported"
         )
-    print(f"measured: inert method, {gain:g} SD above the baseline: certified in {certified / 10:.1f} % of studies")
+    print(
+        f"measured: inert method, {gain:g} SD above the baseline: certified in {certified / 10:.1f} % of studies"
+    )
     assert certified <= 0.05 * 1000
