@@ -23,6 +23,7 @@ from projects.opirl.absorbing import absorbing_state, transitions
 from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Policy, Reward
 from projects.opirl.discriminator import Discriminator, DiscriminatorOptions, softplus
+from projects.opirl.networks import whole_vectors
 from projects.opirl.ppo import PPO, PPOOptions, Rollout
 from projects.opirl.replay import Batch, Replay
 from projects.opirl.rollout import Counters
@@ -40,6 +41,7 @@ class AIRL(nn.Module):
         ppo: dict[str, Any] = {**options["ppo"], "hidden": tuple(options["ppo"]["hidden"])}
         self.ppo = PPO(setting.env, setting.seeds, setting.shift, setting.scale, PPOOptions(**ppo))
         self.batch, self.updates = int(options["batch"]), int(options["updates"])
+        whole_vectors(airl__batch=self.batch)
         self.absorbing = int(setting.cfg["absorbing"]["per_episode"])
         self.stride = self.ppo.rows
         n, self.d, a = len(setting.seeds), setting.spec.obs_dim + 1, setting.spec.act_dim

@@ -138,6 +138,7 @@ def _save(path: Path, kind: str, facts: Mapping[str, Any], parts: Mapping[str, S
     with replacing(path) as file:
         np.savez(
             file,
+            allow_pickle=False,
             schema=np.int64(SCHEMA),
             kind=np.str_(kind),
             **{k: np.asarray(v) for k, v in facts.items()},
@@ -149,7 +150,7 @@ def _load(
     path: Path, kind: str, facts: Sequence[str], names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             stored = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise BadInputError(f"no {kind} at {path}: run the stage that writes it first") from None

@@ -16,6 +16,7 @@ from projects.opirl.agent import Agent, AgentOptions
 from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Policy, Reward
 from projects.opirl.collect import Collector
+from projects.opirl.networks import whole_vectors
 from projects.opirl.replay import Batch
 from projects.opirl.rollout import Counters
 from projects.opirl.streams import Streams
@@ -34,6 +35,7 @@ class OffPolicy(nn.Module, ABC):
         self.setting = setting
         options = setting.cfg["collect"]
         self.batch, self.start, self.window = int(options["batch"]), int(options["start"]), options["window"]
+        whole_vectors(collect__batch=self.batch)
         self.exploration = None if options["exploration"] == "sample" else float(options["noise"])
         obs_dim, act_dim = setting.spec.obs_dim + 1, setting.spec.act_dim
         self.collector = Collector(setting, int(options["random_steps"]), absorbing, timeouts_end)

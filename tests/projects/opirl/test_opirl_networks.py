@@ -84,6 +84,13 @@ def test_initial_weights_belong_to_the_member() -> None:
     torch.testing.assert_close(first @ first.T, 2 * torch.eye(16))
 
 
+def test_the_output_gain_is_the_output_layer_s_alone() -> None:
+    """Also where a hidden layer has the output layer's shape."""
+    _, _, hidden, _, output, _ = StackedMLP(generators(1), (4, 8, 8, 8), gain=0.01).member(0)
+    torch.testing.assert_close(hidden @ hidden.T, 2 * torch.eye(8))
+    torch.testing.assert_close(output @ output.T, 1e-4 * torch.eye(8))
+
+
 def test_twin_critics_differ() -> None:
     critic = TwinCritic(generators(1, 2), (3, 8))
     values = critic(torch.randn(2, 5, 3))
