@@ -21,6 +21,7 @@ from common.tracking.redact import redact
 
 ROOT = Path(__file__).resolve().parents[2]
 GIT_SECONDS = 30
+CODE = ("--", ".", ":(exclude)results")
 _LARGEST_HASHED = 16 << 20
 
 # The x86-64 psABI levels: which of them a CPU has decides which kernels the libraries choose.
@@ -88,6 +89,7 @@ def finished(record: Mapping[str, Any]) -> dict[str, Any]:
 def git_state(root: Path = ROOT) -> dict[str, Any]:
     """commit, dirty, and the digest of what differs from the commit (changes and untracked files).
 
+    results/ is left out: what a study wrote changes no study.
     All null, with a note that says why, when `root` is no git work tree or git is not installed.
     """
     try:
@@ -95,8 +97,8 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
         if Path(top).resolve() != root.resolve():
             return _no_git("the folder is not the root of a git work tree")
         commit = _git(root, "rev-parse", "HEAD").decode().strip()
-        changes = _git(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD")
-        untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard").split(b"\0")
+        changes = _git(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD", *CODE)
+        untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard", *CODE).split(b"\0")
     except FileNotFoundError:
         return _no_git("git is not installed")
     except (subprocess.SubprocessError, OSError):

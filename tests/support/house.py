@@ -43,9 +43,11 @@ class House:
         assert code is None or done.returncode == code, output
         return output
 
-    def start(self, *arguments: str, **extra: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, ignored: str = "", **extra: str) -> subprocess.Popen[str]:
+        """Start a command; `ignored` names a signal that its parent ignores."""
+        trap = ["sh", "-c", f'trap "" {ignored}; exec "$0" "$@"'] if ignored else []
         return subprocess.Popen(
-            self.command(*arguments), cwd=self.root, env=self.environment(**extra), text=True,
+            [*trap, *self.command(*arguments)], cwd=self.root, env=self.environment(**extra), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

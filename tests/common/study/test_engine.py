@@ -111,15 +111,21 @@ def test_kill_nine_then_the_same_command_gives_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "code", "ignored"),
+    [
+        (signal.SIGINT, 130, ""),
+        pytest.param(signal.SIGINT, 130, "INT", marks=pytest.mark.slow),  # as in a shell's background
+        pytest.param(signal.SIGTERM, 143, "", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_stops_everything_and_the_same_command_continues(
-    new_house: Callable[[], House], number: signal.Signals, code: int
+    new_house: Callable[[], House], number: signal.Signals, code: int, ignored: str
 ) -> None:
     whole, stopped = new_house(), new_house()
     reproduce(whole, "toy.sleep=0.1", "--scale", "smoke")
     process = stopped.start(
-        "reproduce", "--project", "toy", "--track", "off", "--scale", "smoke", "toy.sleep=0.1"
+        *("reproduce", "--project", "toy", "--track", "off", "--scale", "smoke", "toy.sleep=0.1"),
+        ignored=ignored,
     )
     wait_for(lambda: len(stopped.calls()) >= 2)
     tree = psutil.Process(process.pid).children(recursive=True)

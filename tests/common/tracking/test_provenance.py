@@ -55,6 +55,19 @@ def test_ignored_files_are_no_dirt(repository: Path) -> None:
     assert git_state(repository)["dirty"] is False
 
 
+def test_results_that_were_written_make_no_tree_dirty(repository: Path) -> None:
+    clean, result = git_state(repository), repository / "results" / "opirl" / "laptop" / "report.md"
+    result.parent.mkdir(parents=True)
+    result.write_text("new")
+    assert git_state(repository) == clean
+    git(repository, "add", "results")
+    git(repository, "commit", "-q", "-m", "results")
+    result.write_text("rendered again")
+    assert git_state(repository)["dirty"] is False
+    (repository / "results.py").write_text("x = 1\n")
+    assert git_state(repository)["dirty"] is True
+
+
 def test_no_git_is_said(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = repository / "copy"
     inside.mkdir()
