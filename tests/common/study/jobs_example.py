@@ -24,18 +24,19 @@ def config(**changes: Any) -> dict[str, Any]:
         "threads": 1,
         "seeds": {"first": 0, "count": 3},
         "validation_seeds": {"first": 900, "count": 1},
-        "grid": {name: [{"arm": ["a", "b"]}] for name in ("train", "test", "mean")},
+        "grid": {name: [{"arm": ["a", "b"]}] for name in ("train", "test")},
         "variants": {"arm": {"b": {"model": {"width": 8}}}},
         "minutes": {"train": 2.0},
         "megabytes": {},
-        "model": {"width": 4, "cap": 100},
+        "model": {"width": 4, "cap": 100, "source": None},
     }
     return base | changes
 
 
 def jobs(**changes: Any) -> list[Job]:
     """The study's jobs, producers first."""
-    return expand(STUDY, config(**changes))
+    base = config(**changes)
+    return expand(STUDY, base | {"grid": base["grid"] | {"mean": [{"arm": ["a", "b"]}]}})
 
 
 def of(found: list[Job], stage: str, **axes: Any) -> list[Job]:

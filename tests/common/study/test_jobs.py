@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,32 +9,11 @@ import pytest
 from common.errors import BadInputError
 from common.study.jobs import Job, expand, select
 from common.study.model import Need, Stage, Study
-from common.study.tasks import plan_tasks
-
-RUN = "common.files:digest"  # any code of the repository
+from tests.common.study.jobs_example import RUN, TEST, TRAIN, config
 
 
 def study(*stages: Stage) -> Study:
     return Study("demo", "", "", "", stages, packages=())
-
-
-def config(**changes: Any) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "device": "cpu",
-        "threads": 1,
-        "seeds": {"first": 0, "count": 3},
-        "validation_seeds": {"first": 900, "count": 1},
-        "grid": {"train": [{"arm": ["a", "b"]}], "test": [{"arm": ["a", "b"]}]},
-        "variants": {"arm": {"b": {"model": {"width": 8}}}},
-        "minutes": {},
-        "megabytes": {},
-        "model": {"width": 4, "source": None},
-    }
-    return base | changes
-
-
-TRAIN = Stage("train", RUN, ("arm", "seed"), config=("model",), stacked="seed")
-TEST = Stage("test", RUN, ("arm", "seed"), (Need("train"),), config=("model",))
 
 
 def labels(jobs: list[Job] | tuple[Job, ...]) -> list[str]:
@@ -114,20 +92,3 @@ def test_select_keeps_what_the_chosen_need() -> None:
     assert {job.label.split(" seed")[0] for job in chosen} == {"test arm=b", "train arm=b"}
     with pytest.raises(BadInputError, match="Did you mean 'test'"):
         select(jobs, ["tset"])
-
-
-def test_stacks_hold_eight_members_of_one_arm_and_role(tmp_path: Path) -> None:
-    jobs = expand(study(TRAIN), config(seeds={"first": 0, "count": 10}, grid={"train": [{"arm": ["a"]}]}))
-    tasks = plan_tasks(jobs, tmp_path)
-    assert [len(task.jobs) for task in tasks] == [8, 2, 1]
-    assert tasks[2].jobs[0].role == "validation"
-
-
-def test_tasks_wait_for_the_tasks_of_their_inputs(tmp_path: Path) -> None:
-    tasks = plan_tasks(expand(study(TRAIN, TEST), config()), tmp_path)
-    names = {task.name: task for task in tasks}
-    for task in tasks:
-        needed = {need.fingerprint for job in task.jobs for needs in job.inputs.values() for need in needs}
-        assert needed == {
-            job.fingerprint for name in task.needs for job in names[name].jobs if job.fingerprint in needed
-        }

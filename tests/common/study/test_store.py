@@ -27,7 +27,10 @@ def test_the_specification_holds_what_a_worker_needs_and_is_written_once(tmp_pat
     folder = store.write_spec(job, "laptop", tmp_path)
     spec = read_json(folder / store.SPEC)
     assert folder == tmp_path / "results" / ".runs" / "demo" / "test" / job.fingerprint
-    assert spec["config"] == {"model": {"width": 4, "cap": 100}, "axes": {"arm": "a", "seed": 0}}
+    assert spec["config"] == {
+        "model": {"width": 4, "cap": 100, "source": None},
+        "axes": {"arm": "a", "seed": 0},
+    }
     assert spec["axes"] == {"arm": "a", "seed": 0}
     assert [need["axes"] for need in spec["inputs"]["train"]] == [{"arm": "a", "seed": 0}]
     assert not Path(spec["inputs"]["train"][0]["folder"]).is_absolute()
@@ -147,7 +150,7 @@ def test_the_study_s_fingerprint_is_of_the_set_of_jobs() -> None:
     found = jobs()
     assert store.study_fingerprint(found) == store.study_fingerprint(list(reversed(found)))
     assert store.study_fingerprint(found) != store.study_fingerprint(found[1:])
-    assert store.study_fingerprint(found) != store.study_fingerprint(jobs(model={"width": 5, "cap": 100}))
+    assert store.study_fingerprint(found) != store.study_fingerprint(jobs(threads=2))
 
 
 def test_done_counts_without_any_other_file(tmp_path: Path) -> None:
