@@ -27,6 +27,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Vocabulary of language models, not credentials.
 _MODEL_TOKEN = re.compile(r"(?:^|[_\-.])(?:cls|class|pad|eos|bos|unk|mask|sep|dist|reg|prompt|image)_token$")
 _PUBLIC_HEX = re.compile(r"(?:commit|revision|sha|sha1|sha256|digest|diff|hash|fingerprint)s?$")
+_FOLDERS = {"PWD", "OLDPWD"}  # of the shell: no passwords, but the beginning of every path in a traceback
 _ORDINARY = {"enabled", "disabled", "default", "required", "optional", "always", "unknown", "keyring"}
 
 _HEX40 = r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])"
@@ -132,6 +133,8 @@ def _environment() -> re.Pattern[str] | None:
     """A pattern of the environment's secret values, also as JSON, `repr` and an address would spell them."""
     values: set[str] = set()
     for name, value in os.environ.items():
+        if name in _FOLDERS:
+            continue
         if len(value) >= SHORTEST and value.lower() not in _ORDINARY and is_secret_name(name):
             values |= {value, json.dumps(value)[1:-1], repr(value)[1:-1], quote(value, safe="")}
     longest_first = sorted(values, key=lambda value: (-len(value), value))

@@ -137,3 +137,12 @@ def test_long_lines_take_no_quadratic_time() -> None:
     for filler in ("a-", "token", "a.b_", "--x ", "'", "://", "="):
         redact_text(filler * (100_000 // len(filler)))
     assert time.process_time() - started < 5
+
+
+def test_the_shell_s_folders_are_no_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/home/someone/rethesis")
+    monkeypatch.setenv("OLDPWD", "/home/someone")
+    monkeypatch.setenv("DB_PWD", "correct-horse-battery")
+    line = 'File "/home/someone/rethesis/common/study/job.py", line 62, in main'
+    assert redact_text(line) == line
+    assert "correct-horse" not in redact_text("login with correct-horse-battery")
