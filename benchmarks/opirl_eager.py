@@ -74,7 +74,7 @@ def sac_losses(net: Eager, rows: Rows, eps: Tensor, gamma: float) -> tuple[Tenso
     with torch.no_grad():
         a2, log_prob2 = net.act(s2, eps[0])
         y = r + gamma * m * (torch.minimum(*net.q(net.targets, s2, a2)) - net.log_alpha.exp() * log_prob2)
-    critic = sum((0.5 * (q - y) ** 2).mean() for q in net.q(net.critics, s, a))
+    critic = torch.stack([(0.5 * (q - y) ** 2).mean() for q in net.q(net.critics, s, a)]).sum()
     pi, log_prob = net.act(s, eps[1])
     actor = (net.log_alpha.exp().detach() * log_prob - torch.minimum(*net.q(net.critics, s, pi))).mean()
     return critic, actor, log_prob.detach()
