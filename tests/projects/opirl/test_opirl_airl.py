@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.opirl_eager import perceptron
 from projects.opirl import demos
 from projects.opirl.airl import AIRL
 from projects.opirl.arm import Setting
@@ -16,6 +17,7 @@ from projects.opirl.artefacts import forward
 from projects.opirl.envs import SPECS, spec
 from projects.opirl.ppo import PPO, PPOOptions, Rollout
 from projects.opirl.rollout import evaluate
+from tests.projects.opirl.support import batch, fill, gradients, member_gradient, normal
 
 MAZE, PENDULUM = "pointmaze_left", "inverted_double_pendulum"
 
@@ -142,7 +144,74 @@ def test_ppo_learns_the_double_pendulum():
     assert evaluate(learner.act, PENDULUM, 6, [50]).mean() > 2 * before
 
 
+def plain_of(net, member):
+    result = perceptron(net.sizes[0], net.sizes[1:-1], net.sizes[-1]).double()
+    fill(result, net.member(member))
+    return result
+
+
+def test_losses_and_gradients_equal_a_plain_transcription():
+    """L_pi and L_V of the module's docstring, with ratios on both sides of the clip and standardised advantages."""
+    learner = ppo(MAZE, [0, 1], entropy=0.02).double()
+    s, u, rest = normal(2, 32, 7), normal(2, 32, 2, seed=1), normal(2, 32, 3, seed=2)
+    with torch.no_grad():
+        old, _ = learner.log_density(s, u)
+        rest[..., 0] = old + 0.3 * rest[..., 0]
+    for opt in learner.optimisers():
+        opt.step = lambda: None
+    got = learner._update(torch.cat((s, u, rest), -1))
+    assert len(steps) == 2 and got["clipped"].min() > 0.1 and got["clipped"].max() < 0.9
+    for i in range(2):
+        mean, value = plain_of(learner.mean, i), plain_of(learner.value, i)
+        log_std = torch.full((2,), np.log(0.6), dtype=torch.float64, requires_grad=True)
+        policy = torch.distributions.Normal(mean(s[i]).tanh(), log_std.exp())
+        ratio = (policy.log_prob(u[i]).sum(-1) - rest[i, :, 0]).exp()
+        gain = torch.minimum(ratio * rest[i, :, 1], ratio.clamp(0.8, 1.2) * rest[i, :, 1])
+        actor = -(gain + 0.02 * policy.entropy().sum(-1)).mean()
+        critic = 0.5 * (value(s[i]).squeeze(-1) - rest[i, :, 2]).square().mean()
+        (actor + critic).backward()
+        torch.testing.assert_close(got["loss"][i], actor + critic, rtol=1e-6, atol=1e-8)
+        for net, single in ((learner.mean, mean), (learner.value, value)):
+            for one, other in zip(member_gradient(net, i), gradients(single), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(
+            learner.log_std.grad[2 * i : 2 * i + 2], log_std.grad, rtol=1e-5, atol=1e-8
+        )
+
+
 # --- AIRL ---
+
+
+def test_discriminator_loss_equals_a_plain_transcription():
+    """Cross-entropies of h = f - log pi, nothing chosen in the absorbing state, and the penalties."""
+    learner = airl(PENDULUM, [0, 1]).double()
+    expert, policy = (batch(2, 32, 10, 1, seed=seed) for seed in (1, 2))
+    mix = torch.rand(2, 2, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    learner.discriminator.optimiser.step = lambda: None
+    got = learner._update(expert, policy, mix)
+    for i in range(2):
+        reward, value = (plain_of(getattr(learner.discriminator, key), i) for key in ("reward", "value"))
+        mean = plain_of(learner.ppo.mean, i)
+        loss = torch.zeros((), dtype=torch.float64)
+        for one, label in ((expert, 1.0), (policy, 0.0)):
+            s, a, s2 = one.s[i], one.a[i], one.s2[i]
+            f = (reward(torch.cat((s, a), -1)) + 0.99 * value(s2) - value(s)).squeeze(-1)
+            log_pi = torch.distributions.Normal(mean(s).tanh(), 0.6).log_prob(a).sum(-1).detach()
+            h = torch.where(s[:, -1] == 1, f, f - log_pi)
+            loss = loss + torch.nn.functional.binary_cross_entropy_with_logits(h, torch.full_like(h, label))
+        same = (expert.s[i, :, -1] == policy.s[i, :, -1]).double()
+        x, y = (torch.cat((one.s[i], one.a[i]), -1) for one in (expert, policy))
+        for net, u, (low, high) in zip(
+            (reward, value), mix[i], ((x, y), (x[:, :10], y[:, :10])), strict=True
+        ):
+            between = (low + u.unsqueeze(-1) * (high - low)).requires_grad_()
+            (slope,) = torch.autograd.grad(net(between).sum(), between, create_graph=True)
+            loss = loss + (same * (slope.norm(dim=-1) - 1.0) ** 2).mean()
+        loss.backward()
+        torch.testing.assert_close(got["disc_loss"][i], loss, rtol=1e-6, atol=0.0)
+        for net, single in ((learner.discriminator.reward, reward), (learner.discriminator.value, value)):
+            for one, other in zip(member_gradient(net, i), gradients(single), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("env", [MAZE, PENDULUM])
