@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from house import make_house
 
 from common.errors import RethesisError
 from common.tracking.record import HISTORY, Recorder
@@ -211,3 +212,28 @@ def test_live_ends_with_one_line_when_the_server_is_unreachable(tmp_path: Path) 
     assert len(error.strip().splitlines()) == 1
     assert error.startswith("W&B is given up")
     assert histories(folders) == before
+
+
+LIVE = ("reproduce", "--project", "toy", "--scale", "smoke", "--track", "live")
+
+
+def test_a_study_with_a_live_view_becomes_one_run_a_job(tmp_path: Path) -> None:
+    house = make_house(tmp_path / "house")
+    house.run(*LIVE)
+    wandb = house.runs().parent / "wandb"
+    jobs = {path.parent.name for path in house.runs().glob("*/*/DONE")}
+    assert len(jobs) == 10
+    assert {path.stem for path in (wandb / "state").glob("*.json")} == jobs
+    assert len(exported_folders(wandb)) == 10
+    (house.root / "results" / "toy" / "smoke" / "claims.json").unlink()
+    assert "0 runs written offline, 10 unchanged" in house.run(*LIVE)
+
+
+def test_a_broken_wandb_costs_a_warning_and_no_row(tmp_path: Path) -> None:
+    house = make_house(tmp_path / "house")
+    (house.root / "wandb.py").write_text("raise RuntimeError('planted')\n")
+    output = house.run(*LIVE)
+    assert "planted" in output
+    assert "Traceback" not in output
+    assert "report: results/toy/smoke/report.html" in output
+    assert len(house.bits()) == 10 + 4
