@@ -207,17 +207,50 @@ def test_time_outs_end_the_transfer_where_the_horizon_is_not_1000(
         one.close()
 
 
+def transferred(where: Any, rewards: list[Reward], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the stage builds from a learned reward."""
+    monkeypatch.setattr(transfer, "load_reward", lambda _: rewards[0])
+    input_ = type("Ref", (), {"folder": folder})
+    member = type("Member", (), {"inputs": {"imitate": [input_]}})
+    return transfer.arm_of("reward", [member, member], where)  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("on", [False, True])
 def test_transfer_without_absorbing_drops_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: bool
 ) -> None:
     def make(where: Any, rewards: list[Reward]) -> Any:
-        monkeypatch.setattr(transfer, "load_reward", lambda folder: rewards[0])
-        input_ = type("Ref", (), {"folder": tmp_path})
-        member = type("Member", (), {"inputs": {"imitate": [input_]}})
-        return transfer.arm_of("reward", [member, member], where)  # type: ignore[list-item]
+        return transferred(where, rewards, tmp_path, monkeypatch)
 
     arm = frozen(make, PENDULUM, tmp_path / "a", 2, transfer_without_absorbing=on)
     assert arm.collector.absorbing == (0 if on else 2)
     for one in arm.journals().values():
         one.close()
+
+
+def test_a_transferred_reward_speaks_in_its_own_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in those of the target's demonstrations (trap P5)."""
+
+    def make(where: Any, rewards: list[Reward]) -> Any:
+        other = replace(rewards[0], shift=torch.full((9,), 0.5), scale=torch.full((9,), 3.0))
+        return transferred(where, [other, other], tmp_path, monkeypatch)
+
+    arm = frozen(make, PENDULUM, tmp_path / "a", 2)
+    states = arm.collector.states(torch.ones(2, 1, 9))
+    assert (states[..., :-1] == 4.5).all() and (arm.policies()[0].scale == 3.0).all()
+    for one in arm.journals().values():
+        one.close()
+
+
+def test_absorbing_states_can_be_left_out(make_arm: Callable[..., Any]) -> None:
+    """An ablation (trap P12): terminations end the return, of the expert's rows too."""
+    cfg = support.config("opirl", PENDULUM, absorbing={"per_episode": 0})
+    arm = make_arm("opirl", env=PENDULUM, cfg=cfg)
+    for k in range(40):
+        arm.step(k)
+    for rows_ in (held_by(arm), arm.collector.replay.rows[0, :40]):
+        batch = batch_of(rows_)
+        assert not batch.s[..., -1].any() and not batch.s2[..., -1].any() and (batch.m == 0).any()
+    assert arm.rewards()[0].absorbing == 0
