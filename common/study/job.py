@@ -59,6 +59,8 @@ def main(folders: Sequence[Path], root: Path = ROOT) -> int:
             return 0
         try:
             _sweep(todo)
+            if reason := stop.requested():  # before anything heavy is imported
+                raise StoppedError(f"not started: {reason}.")
             run(todo, root)
         except StoppedError as error:
             return _stop(todo, str(error))

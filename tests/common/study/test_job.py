@@ -220,15 +220,18 @@ def test_no_secret_reaches_a_file_or_the_log(
     assert "correct-horse-battery" not in capfd.readouterr().err
 
 
-def test_a_deadline_that_has_passed_stops_a_job_that_asks(
+def test_after_the_deadline_no_job_is_started(
     folders: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asks(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> dict[str, float]:
-        if stop.requested():
-            raise StoppedError(str(stop.requested()))
-        return {"score": 1.0}
-
     monkeypatch.setenv("RETHESIS_DEADLINE", "1000")
-    folder = folders(asks)[0]
+    folder = folders(raising(AssertionError("it ran")))[0]
     assert worker.main([folder], tmp_path) == 75
-    assert "RETHESIS_DEADLINE" in stopped(folder)
+    assert stopped(folder) == "not started: the time limit (RETHESIS_DEADLINE) is near."
+
+
+def test_a_deadline_that_is_no_number_is_named(
+    folders: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETHESIS_DEADLINE", "noon")
+    with pytest.raises(BadInputError, match="RETHESIS_DEADLINE='noon'"):
+        worker.main([folders(score)[0]], tmp_path)
