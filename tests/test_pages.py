@@ -230,18 +230,18 @@ def test_filters_change_the_curves(browser: Browser, site: Path) -> None:
     click(browser, "seed", "900 (validation)")
     assert shown(browser) == 3 * 2 * 8
     after = browser.js("[...document.querySelectorAll('path.mean')].map(p => p.getAttribute('d'))")
-    assert len(before) == 9
-    assert len(after) == 6
+    assert (len(before), len(after)) == (9, 6)
     assert not set(before) & set(after), "the means are over the seeds that are shown"
     assert browser.js("document.getElementById('status').textContent") == "48 of 81 runs shown"
-    address = browser.js("location.href")
-    browser.open(address)
+    browser.open(browser.js("location.href"))
     assert shown(browser) == 3 * 2 * 8, "the address keeps the selection"
     click(browser, "seed", "all / none")
     assert shown(browser) == 3 * 2 * 9
     click(browser, "seed", "all / none")
     assert shown(browser) == 0
     assert "Nothing is selected" in browser.js("document.getElementById('charts').textContent")
+    browser.open(f"{url}#seed=%25E0,1&stage=none&colour=?")
+    assert shown(browser) == 3 * 3, "what an address says wrongly is left out"
     assert_quiet(browser)
 
 
@@ -267,12 +267,10 @@ def test_the_curve_and_the_panels_can_be_chosen(browser: Browser, site: Path) ->
 
 def test_values_can_be_read_by_pointer_and_by_key(browser: Browser, site: Path) -> None:
     browser.open((site / PAGES[2]).as_uri())
-    box = browser.js("(r => [r.x, r.y])(document.querySelector('path.run').getBoundingClientRect())")
-    bottom = browser.js("document.querySelector('path.run').getBoundingClientRect().bottom")
-    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + 2, y=bottom - 4)
+    x, y = browser.js("(r => [r.left, r.bottom])(document.querySelector('path.run').getBoundingClientRect())")
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + 2, y=y - 4)
     reading = browser.js("document.getElementById('reading').textContent")
-    assert "return" in reading
-    assert "at step" in reading
+    assert "return" in reading and "at step" in reading
     assert browser.js("document.getElementById('tip').hidden") is False
     browser.js("document.querySelector('#charts svg').focus()")
     for kind in ("keyDown", "keyUp"):
@@ -300,7 +298,6 @@ def test_the_browser_would_notice(browser: Browser, tmp_path: Path) -> None:
     browser.open(page.as_uri(), PHONE)
     assert browser.js("document.documentElement.scrollWidth") > PHONE[0]
     told = " ".join(browser.complaints)
-    assert "warning" in told
-    assert "missing is not defined" in told
+    assert "warning" in told and "missing is not defined" in told
     assert "ERR_CONNECTION_REFUSED" in told or "ERR_UNSAFE_PORT" in told
     assert "http://127.0.0.1:9/x.png" in browser.requests

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from common.study.contrast import BEATEN
 from common.study.model import Claim
-from common.study.report.data import Json, mapping, objects, replicates
+from common.study.report.data import Json, mapping, objects
 from common.study.report.figures import WIDTH, number_axis, plain
 from common.study.report.numbers import effect
 from common.study.report.style import GRID, INK, MUTED, PAPER, SHADE, Colours
-from common.study.report.words import axis_label, holds_between, names, slope_label, with_bracket
+from common.study.report.words import arm_values, axis_label, holds_between, names, slope_label, with_bracket
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +49,7 @@ def forest(claim: Json, declared: Claim | None, colours: Colours) -> Figure | No
 
     if claim.get("effect") is None:
         return None
-    found = [(label, replicates(mapping(each))) for label, each in mapping(claim.get("values")).items()]
-    arms = [(label, values) for label, values in found if values]
+    arms = list(arm_values(claim, declared).items())
     rows = intervals(claim, colours)
     upper = RUN_ROW * len(arms) + 0.12
     lower = EFFECT_ROW * (len(rows) + DOTS * any(row.dots for row in rows)) + 0.1

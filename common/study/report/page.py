@@ -131,7 +131,7 @@ def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
         "stages": tables.stage_tables(study, result.rows),
         "facts": tables.facts(result),
         "command": tables.command(result),
-        "cost": tables.cost(result),
+        "cost": tables.cost(study, result),
         "packages": tables.packages(result),
         "interval": interval_name(),
     }  # fmt: skip

@@ -63,7 +63,8 @@ def run_data(study: Study, result: Result) -> dict[str, Any]:
             _stage_data(name, [*axes, *(axis for axis in found if axis not in axes)], rows, colours, off)
         )
     shown = [stage for stage in stages if stage["curves"]]
-    return {"project": result.project, "scale": result.scale, "stages": shown}
+    start = {"stage": study.curves[0].stage, "key": study.curves[0].y} if study.curves else {}
+    return {"project": result.project, "scale": result.scale, "stages": shown, "start": start}
 
 
 def _stage_data(

@@ -71,9 +71,11 @@ def command(result: Result) -> str:
     return str(result.environment.get("command") or plain)
 
 
-def cost(result: Result) -> list[list[str]]:
-    """Per stage: jobs, CPU time, and the total."""
-    stages = {name: mapping(each) for name, each in mapping(result.environment.get("cost")).items()}
+def cost(study: Study, result: Result) -> list[list[str]]:
+    """Per stage, in the study's order: jobs, CPU time, and the total."""
+    found = mapping(result.environment.get("cost"))
+    order = dict.fromkeys([*(stage.name for stage in study.stages), *found])
+    stages = {name: mapping(found[name]) for name in order if name in found}
     if len(stages) > 1:
         total = {key: sum(each.get(key) or 0 for each in stages.values()) for key in ("jobs", "cpu_minutes")}
         stages = {**stages, "all": total}

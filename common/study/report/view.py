@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from common.study.contrast import BEATEN
 from common.study.model import Claim
-from common.study.report.data import Json, mapping, natural, objects, replicates
+from common.study.report.data import Json, mapping, natural, objects
 from common.study.report.numbers import NONE, count, effect, interval, number, p_value, with_unit
 from common.study.report.style import VERDICTS, badge
-from common.study.report.words import control_sentence, holds_between, how_tested, names, still_needed
+from common.study.report.words import (
+    arm_values,
+    control_sentence,
+    holds_between,
+    how_tested,
+    names,
+    still_needed,
+)
 from common.study.statistics import LEVEL
 
 KINDS = {"noninferior": "not inferior"}
+Values = Mapping[str, Sequence[tuple[str, float]]]  # arm -> its (replicate, value)
 SPARK = 100.0  # width of the small interval in the verdict table, in its own units
 
 
@@ -30,7 +38,8 @@ def claim_view(claim: Json, declared: Claim | None) -> dict[str, Any]:
     """
     kind, unit = str(claim.get("effect_kind") or "difference"), str(claim.get("unit") or "")
     verdict, id_ = str(claim.get("verdict") or "not assessed"), str(claim.get("id", ""))
-    arms = _arms(claim)
+    values = arm_values(claim, declared)
+    arms = _arms(claim, values)
     return {
         "id": id_,
         "anchor": "claim-" + slug(id_),
@@ -63,7 +72,7 @@ def claim_view(claim: Json, declared: Claim | None) -> dict[str, Any]:
         "choice": str(claim.get("baseline_choice") or ""),
         "published": _published(claim, declared, arms, unit),
         "arms": arms,
-        "runs": _runs(claim, kind),
+        "runs": _runs(claim, values, kind),
         "spark": _spark(claim, declared),
         "hash": str(claim.get("hash") or "")[:12],
     }  # fmt: skip
@@ -116,33 +125,31 @@ def _control_short(claim: Json) -> str:
     return ("" if passed else "not ") + ("beaten" if claim.get("kind") in BEATEN else "rejected")
 
 
-def _arms(claim: Json) -> list[dict[str, str]]:
+def _arms(claim: Json, values: Values) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     diverged = mapping(claim.get("diverged"))
-    for label, values in mapping(claim.get("values")).items():
-        numbers = [value for _, value in replicates(mapping(values))]
-        if numbers:
-            mean, sd = mean_sd(numbers)
-            lost = count(diverged.get(label) or 0)
-            found.append({"label": label, "mean": mean, "sd": sd, "n": count(len(numbers)), "diverged": lost})
+    for label, pairs in values.items():
+        mean, sd = mean_sd([value for _, value in pairs])
+        lost = count(diverged.get(label) or 0)
+        found.append({"label": label, "mean": mean, "sd": sd, "n": count(len(pairs)), "diverged": lost})
     return found
 
 
-def _runs(claim: Json, kind: str) -> dict[str, Any]:
+def _runs(claim: Json, values: Values, kind: str) -> dict[str, Any]:
     """Every replicate's value in every arm, and its paired effect."""
-    values = {arm: dict(replicates(mapping(each))) for arm, each in mapping(claim.get("values")).items()}
-    pairs = {str(pair.get("replicate")): pair.get("effect") for pair in objects(claim.get("pairs"))}
-    keys = sorted({key for each in values.values() for key in each} | set(pairs), key=natural)
-    last = ["effect"] if pairs else []
+    arms = {arm: dict(pairs) for arm, pairs in values.items()}
+    effects = {str(pair.get("replicate")): pair.get("effect") for pair in objects(claim.get("pairs"))}
+    keys = sorted({key for each in arms.values() for key in each} | set(effects), key=natural)
+    last = ["effect"] if effects else []
     rows = [
         [
             key,
-            *(number(each.get(key)) for each in values.values()),
-            *(effect(pairs.get(key), kind) for _ in last),
+            *(number(each.get(key)) for each in arms.values()),
+            *(effect(effects.get(key), kind) for _ in last),
         ]
         for key in keys
     ]
-    return {"columns": ["replicate", *values, *last], "rows": rows}
+    return {"columns": ["replicate", *arms, *last], "rows": rows}
 
 
 def _published(claim: Json, declared: Claim | None, arms: list[dict[str, str]], unit: str) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.study.contrast import BEATEN, claimed_range
 from common.study.model import Claim
-from common.study.report.data import Json, mapping
+from common.study.report.data import Json, mapping, replicates
 from common.study.report.numbers import count, effect, number, p_value
 
 _TESTED = {
@@ -41,6 +41,16 @@ def names(claim: Json) -> dict[str, str]:
         "baseline": str(claim.get("baseline") or ""),
         "control": str(mapping(claim.get("control")).get("label") or ""),
     }
+
+
+def arm_values(claim: Json, declared: Claim | None) -> dict[str, list[tuple[str, float]]]:
+    """Every arm's (replicate, value): the method first, then what it is compared with, the control last."""
+    who, found = names(claim), mapping(claim.get("values"))
+    chain = [part.label for part in declared.order] if declared else []
+    others = [name for name in found if name != who["control"]]
+    order = dict.fromkeys([who["method"], *chain, who["baseline"], *others, who["control"]])
+    arms = {name: replicates(mapping(found[name])) for name in order if name in found}
+    return {name: values for name, values in arms.items() if values}
 
 
 def how_tested(claim: Json, declared: Claim | None) -> str:

@@ -113,7 +113,7 @@ def write_example(folder: Path, study: Study | None = None, *, curve_points: int
         "fingerprint": "9b" * 16,
         "cpu": "AMD EPYC 7763",
     }
-    (folder / "claims.json").write_text(json.dumps({**head, "claims": claims}))
+    (folder / "claims.json").write_text(json.dumps({**head, "claims": claims}, sort_keys=True))
     (folder / "environment.json").write_text(
         json.dumps(
             {

@@ -51,7 +51,11 @@ def test_a_forest_plot_shows_every_number(name: str, entries: dict[str, dict[str
     values = [value for arm in entry["values"].values() for value in arm.values()]
     assert len(values) == 24  # method, baseline and control, eight seeds each
     assert sorted(points(runs, "o")) == pytest.approx(sorted(values))
-    assert [label.get_text().replace("\n", " ") for label in runs.get_yticklabels()] == list(entry["values"])
+    assert [label.get_text().replace("\n", " ") for label in runs.get_yticklabels()] == [
+        entry["method"],
+        entry["baseline"],
+        entry["control"]["label"],
+    ]
     assert points(effects, "o") == pytest.approx([pair["effect"] for pair in entry["pairs"]])
     assert points(effects, "D") == pytest.approx([entry["effect"]])
     assert points(effects, "^") == pytest.approx([entry["control"]["effect"]])

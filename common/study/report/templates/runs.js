@@ -35,10 +35,11 @@
 
   // ---- state: everything that is shown follows from the address, so a link shows the same curves
   const axisOf = (stage, name) => stage.axes.findIndex(axis => axis.name === name);
+  const decoded = text => { try { return decodeURIComponent(text); } catch { return text; } };  // a hand-typed address
   const usual = axis => axis.values.filter(value => !axis.off.includes(value));  // validation seeds start switched off
   function readState() {
     const given = new URLSearchParams(location.hash.slice(1));
-    const stage = data.stages.find(each => each.name === given.get("stage")) || data.stages[0];
+    const stage = data.stages.find(each => each.name === (given.get("stage") ?? data.start.stage)) || data.stages[0];
     const varied = stage.axes.filter(axis => axis.name !== "seed" && axis.values.length > 1).map(axis => axis.name);
     const favourite = varied.includes("method") ? "method" : varied[varied.length - 1] || "";
     const pick = (name, fallback) => given.get(name) === "none" ? "" : axisOf(stage, given.get(name)) >= 0 ? given.get(name) : fallback;
@@ -46,10 +47,10 @@
     const panel = pick("panel", varied.find(name => name !== colour) || "");
     const on = {};
     for (const axis of stage.axes) {
-      const wanted = given.has(axis.name) ? given.get(axis.name).split(",").map(decodeURIComponent) : usual(axis);
+      const wanted = given.has(axis.name) ? given.get(axis.name).split(",").map(decoded) : usual(axis);
       on[axis.name] = new Set(axis.values.filter(value => wanted.includes(value)));
     }
-    const key = stage.keys.includes(given.get("key")) ? given.get("key") : stage.keys.find(each => /return|accuracy/.test(each)) || stage.keys[0];
+    const key = [given.get("key"), data.start.key, ...stage.keys].find(each => stage.keys.includes(each));
     const show = given.has("show") ? given.get("show").split(",") : ["runs", "mean"];
     return { stage, colour, panel, on, key, show };
   }
