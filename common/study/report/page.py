@@ -14,7 +14,7 @@ from common.study.model import Claim, Study
 from common.study.report import tables
 from common.study.report.data import Json, Result, load, study_curves, texts
 from common.study.report.numbers import NONE
-from common.study.report.standing import superseded
+from common.study.report.standing import stated, superseded
 from common.study.report.style import VERDICTS, Colours, arms, claim_series, figure_css, palette
 from common.study.report.view import claim_view, interval_name, slug
 
@@ -82,7 +82,7 @@ def draw(study: Study, result: Result) -> Drawn:
     from common.study.report.svg import drawing, inline, to_svg
 
     colours, drawn = Colours(study), Drawn()
-    declared = {claim.id: claim for claim in study.claims}
+    declared = stated(study, result)
 
     def keep(figure: Figure, name: str, caption: str, alt: str) -> None:
         text = to_svg(figure, name, alt)
@@ -90,10 +90,10 @@ def draw(study: Study, result: Result) -> Drawn:
 
     with drawing():
         for claim in result.claims:
-            stated = declared.get(str(claim.get("id")))
-            figure = forest(claim, stated, colours)
+            today = declared.get(str(claim.get("id")))
+            figure = forest(claim, today, colours)
             if figure is not None:
-                keep(figure, forest_name(claim), *_forest_words(claim, stated))
+                keep(figure, forest_name(claim), *_forest_words(claim, today))
         curve_rows = study_curves(result)
         for spec in study.curves:
             found = learning_curves(spec, curve_rows, colours, arm_names(study))
@@ -108,7 +108,7 @@ def draw(study: Study, result: Result) -> Drawn:
 
 def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
     """What the templates are filled with; every number in it is text."""
-    declared = {claim.id: claim for claim in study.claims}
+    declared = stated(study, result)
     claims = [claim_view(claim, declared.get(str(claim.get("id")))) for claim in result.claims]
     old = superseded(study, result)
     for view, claim in zip(claims, result.claims, strict=True):

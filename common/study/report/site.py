@@ -14,7 +14,7 @@ from common.study.report.data import Result, Row, natural, texts, validation_see
 from common.study.report.numbers import count, duration
 from common.study.report.overview import Stale, find
 from common.study.report.page import template
-from common.study.report.standing import superseded
+from common.study.report.standing import stated, superseded
 from common.study.report.style import ARM_COLOURS, Colours
 from common.study.report.tables import tally_text
 from common.study.report.view import claim_view
@@ -106,13 +106,7 @@ def script_json(value: Any) -> str:
 def _project(study: Study, found: list[Result], made: dict[Path, str], stale: Stale) -> dict[str, Any]:
     declared = {claim.id: claim for claim in study.claims}
     scales = [_scale(study, result, made, stale) for result in found]
-    views = [
-        {
-            str(claim.get("id")): claim_view(claim, declared.get(str(claim.get("id"))))
-            for claim in result.claims
-        }
-        for result in found
-    ]
+    views = [_views(study, result) for result in found]
     statements = {name: view["statement"] for each in views for name, view in each.items()}
     statements |= {name: claim.statement for name, claim in declared.items()}
     ids = [*declared, *(name for name in statements if name not in declared)]
@@ -128,6 +122,12 @@ def _project(study: Study, found: list[Result], made: dict[Path, str], stale: St
         "rows": rows,
         "headline": list(whole[-1].values()) if whole else [],
     }
+
+
+def _views(study: Study, result: Result) -> dict[str, dict[str, Any]]:
+    known = stated(study, result)
+    views = [claim_view(claim, known.get(str(claim.get("id")))) for claim in result.claims]
+    return {view["id"]: view for view in views}
 
 
 def _scale(study: Study, result: Result, made: dict[Path, str], stale: Stale) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.study.model import Study
+from common.study.model import Claim, Study
 from common.study.report.data import Result
 from common.study.verdict import claim_hash
 
@@ -18,3 +18,9 @@ def superseded(study: Study, result: Result) -> dict[str, str]:
         elif today[name] != old:
             found[name] = "it was changed in study.py after this run"
     return found | {name: "it was added to study.py after this run" for name in today if name not in written}
+
+
+def stated(study: Study, result: Result) -> dict[str, Claim]:
+    """Claim id -> the claim in study.py, those alone that the result was judged on: a later edit explains nothing."""
+    old = superseded(study, result)
+    return {claim.id: claim for claim in study.claims if claim.id not in old}

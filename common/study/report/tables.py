@@ -10,6 +10,7 @@ from common.study.collect import FIXED
 from common.study.model import Study
 from common.study.report.data import Result, Row, evidence_rows, mapping, natural, texts
 from common.study.report.numbers import NONE, count, duration
+from common.study.report.standing import stated
 from common.study.report.style import VERDICTS, badge
 from common.study.report.view import claim_view, mean_sd
 
@@ -105,14 +106,18 @@ def tally_text(verdicts: Sequence[str]) -> str:
 
 def comparison(result: Result, base: Result, study: Study) -> list[list[str]]:
     """For a changed study: each claim's verdict, effect and interval in the unchanged one and here."""
-    declared = {claim.id: claim for claim in study.claims}
 
     def told(of: Result) -> dict[str, list[str]]:
+        declared = stated(study, of)
         views = [claim_view(claim, declared.get(str(claim.get("id")))) for claim in of.claims]
-        return {view["id"]: [badge(view["verdict"]), f"{view['effect']} {view['ci']}"] for view in views}
+        return {view["id"]: [badge(view["verdict"]), _effect(view)] for view in views}
 
     before, now = told(base), told(result)
     return [[name, *before.get(name, [NONE, NONE]), *cells] for name, cells in now.items()]
+
+
+def _effect(view: dict[str, Any]) -> str:
+    return f"{view['effect']} {view['ci']}" if view["facts"] else NONE
 
 
 def _arm_row(arm: tuple[str, ...], group: Sequence[Row], metrics: Sequence[str]) -> list[str]:

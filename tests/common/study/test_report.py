@@ -19,6 +19,7 @@ import pytest
 from common.errors import BadInputError
 from common.study.report import differences, pages, render
 from common.study.report.page import markdown_text
+from common.study.report.style import SHADE
 from tests.common.study.report_example import HOSTILE, VERDICTS, example_study, hostile_study, write_example
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -303,6 +304,8 @@ def test_evidence_of_other_claims_is_superseded(change: str, tmp_path: Path) -> 
         "removed": "no longer states",
         "added": "added to study.py after",
     }
+    shade = f"fill: {SHADE}" in made["figures/claim-fewer-interactions.svg"].partition("</style>")[2]
+    assert shade == (change == "added"), "today's range is not drawn into evidence of another claim"
     line = next(line for line in made["report.md"].splitlines() if why[change] in line)
     assert line.startswith(f"- {name}: ")
     assert "**This evidence is superseded.**" in made["report.md"]
