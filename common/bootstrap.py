@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED_GB = 9.0
+VENV = ("-m", "venv", "--clear")
 SUPPORTED = ("3.11", "3.12")
 DEFAULT = (str(ROOT / ".venv" / "bin" / "python"), "python3", "python3.11", "python3.12")
 PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2], sys._base_executable)"
@@ -99,7 +100,7 @@ def setup(root: Path, candidates: tuple[str, ...]) -> Path:
             flush=True,
         )
         stamp.unlink(missing_ok=True)
-        subprocess.run([python, "-m", "venv", "--clear", str(stamp.parent)], check=True)
+        subprocess.run([python, *VENV, str(stamp.parent)], check=True)
         install(stamp.parent / "bin" / "python", lock)
         stamp.write_text(digest, encoding="utf-8")
     return stamp
