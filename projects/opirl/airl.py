@@ -131,6 +131,10 @@ class AIRL(nn.Module):
         """The mean action."""
         return self.ppo.act(obs)
 
+    def diagnostics(self, k: int) -> dict[str, Tensor]:
+        """Nothing beside the return."""
+        return {}
+
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """PPO's and the discriminator's."""
         return [*self.ppo.optimisers(), self.discriminator.optimiser]

@@ -51,12 +51,15 @@ class Arm(Protocol):
     """A learning method; also an nn.Module, whose parameters and buffers are checkpointed.
 
     Attributes:
-        counters: honest interaction counts, per member; ``step`` counts training.
         stride: interactions of one member in one ``step`` (0 for BC).
     """
 
-    counters: list[Counters]
     stride: int
+
+    @property
+    def counters(self) -> list[Counters]:
+        """Honest interaction counts, per member; ``step`` counts training."""
+        ...
 
     def step(self, k: int) -> Tensor | None:
         """Step k: interact and update; the losses (n,), to be checked for finiteness, or None."""
@@ -64,6 +67,10 @@ class Arm(Protocol):
 
     def act(self, obs: Float[Tensor, "n b d"]) -> Any:
         """Deterministic actions (n, b, a) for raw observations of the learner's own environment."""
+        ...
+
+    def diagnostics(self, k: int) -> dict[str, Tensor]:
+        """Named values (n,) for the history at an evaluation, after k steps."""
         ...
 
     def optimisers(self) -> list[torch.optim.Optimizer]:

@@ -57,6 +57,10 @@ class BC(nn.Module):
             features(obs, self.setting.shift.unsqueeze(1), self.setting.scale.unsqueeze(1))
         )
 
+    def diagnostics(self, k: int) -> dict[str, Tensor]:
+        """Nothing beside the return."""
+        return {}
+
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """The actor's."""
         return [self.optimiser]

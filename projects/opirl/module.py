@@ -66,8 +66,14 @@ class Training(pl.LightningModule):
         returns = evaluate(self.arm.act, setting.env, self.episodes, setting.seeds, self.arm.counters).mean(1)
         interactions = steps * self.arm.stride
         self.curve.append([float(interactions), *map(float, returns)])
-        for record, value, counter in zip(self.records, returns, self.arm.counters, strict=True):
-            record.log(steps, interactions=interactions, evaluation=counter.evaluation, **{"return": value})
+        more = self.arm.diagnostics(steps)
+        for i, (record, value, counter) in enumerate(
+            zip(self.records, returns, self.arm.counters, strict=True)
+        ):
+            extra = {name: float(values[i]) for name, values in more.items()}
+            record.log(
+                steps, interactions=interactions, evaluation=counter.evaluation, **{"return": value}, **extra
+            )
 
     def returns(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "k n"]]:
         """Interactions and returns of every evaluation."""

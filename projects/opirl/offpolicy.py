@@ -83,6 +83,10 @@ class OffPolicy(nn.Module, ABC):
         """The mean action."""
         return self.agent.actor.play(self.collector.states(obs))
 
+    def diagnostics(self, k: int) -> dict[str, Tensor]:
+        """What the history shows beside the return, per member; a function of the state and of k alone."""
+        return {"temperature": self.agent.alpha.squeeze(1)}
+
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """The agent's; arms add theirs."""
         return [self.agent.actor_optimiser, self.agent.critic_optimiser, self.agent.alpha_optimiser]

@@ -9,7 +9,8 @@ the discriminator's data cut to the last rollout, the covering term off or fed s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from dataclasses import replace
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -31,13 +32,11 @@ class OPIRL(OffPolicy):
     """Discriminator and policy of N members."""
 
     def __init__(self, setting: Setting) -> None:
-        cfg = setting.cfg
+        cfg, matching = setting.cfg, dict(setting.cfg["algae"])
         self.absorbing = int(cfg["absorbing"]["per_episode"])
-        super().__init__(setting, self.absorbing)
+        super().__init__(_with_temperature(setting, matching.pop("temperature")), self.absorbing)
         on = switches(cfg["release"])
-        self.algae = AlgaeOptions(
-            **cfg["algae"], positive_part=on.positive_part, cover_replay=on.cover_replay
-        )
+        self.algae = AlgaeOptions(**matching, positive_part=on.positive_part, cover_replay=on.cover_replay)
         self.expert = expert_buffer(setting, self.absorbing, on)
         self.covered = shuffled(self.expert, setting) if cfg["cover"]["shuffle"] else self.expert
         options = dict(cfg["discriminator"])
@@ -62,6 +61,28 @@ class OPIRL(OffPolicy):
         covered = expert if self.covered is self.expert else self.covered.sample(draws["expert"])
         return first + algae.update(self.agent, batch, reward, draws["eps"], self.algae, covered, k)
 
+    @torch.no_grad()
+    def diagnostics(self, k: int) -> dict[str, Tensor]:
+        """Of the batches of step k, r_psi on expert and replay and the share that f tells apart (traps P8, P9)."""
+        if min(self.collector.replay.sizes) == 0:
+            return {}
+        draws = self.streams.at(k)
+        sides = {
+            "expert": self.expert.sample(draws["expert"]),
+            "replay": self.collector.replay.sample(draws["replay"]),
+        }
+        rewards = {name: self.discriminator.rewards(side.s, side.a) for name, side in sides.items()}
+        right = [
+            sign * self.discriminator.logits(side) > 0
+            for sign, side in zip((1, -1), sides.values(), strict=True)
+        ]
+        return {
+            "temperature": self.agent.alpha.squeeze(1),
+            **{f"reward_{name}": value.mean(-1) for name, value in rewards.items()},
+            **{f"reward_{name}_std": value.std(-1) for name, value in rewards.items()},
+            "discriminator_accuracy": torch.cat(right, -1).float().mean(-1),
+        }
+
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """The agent's and the discriminator's."""
         return [*super().optimisers(), self.discriminator.optimiser]
@@ -83,3 +104,15 @@ class OPIRL(OffPolicy):
             )
             for i in range(len(setting.seeds))
         ]
+
+
+def _with_temperature(setting: Setting, temperature: float | None) -> Setting:
+    """With a number the temperature is fixed to it; null learns it, as released.
+
+    The forward KL to a deterministic expert narrows the policy below any target entropy, and a learned temperature
+    then grows without bound (trap P7; measured: 0.1 -> 50 in 5,000 updates).
+    """
+    if temperature is None:
+        return setting
+    agent: dict[str, Any] = {**setting.cfg["agent"], "alpha_init": float(temperature), "alpha_lr": 0.0}
+    return replace(setting, cfg={**setting.cfg, "agent": agent})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.study.model import Arm, Best, Claim, Curves, Metric, Mix, Need, Published, Scaled, Stage, Study
+from common.study.model import Curves, Need, Stage, Study
 
 METHODS = {
     "opirl": "projects.opirl.opirl:OPIRL",
