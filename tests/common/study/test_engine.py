@@ -269,7 +269,7 @@ def test_the_time_limit_stops_with_a_checkpoint_and_the_same_command_continues(
     limit = {"RETHESIS_DEADLINE": str(deadline), "RETHESIS_MARGIN": "2", "TOY_SLEEP": "1"}
     output = reproduce(stopped, *study, code=75, **limit)
     assert time.time() < deadline + 5
-    assert "stopped: stopped at step" in output
+    assert "jobs stopped: " in output
     assert "RETHESIS_DEADLINE" in output
     assert "The same command continues." in output
     steps = [json.loads(path.read_text())["step"] for path in stopped.runs().glob("count/*/checkpoint.json")]

@@ -140,9 +140,9 @@ def test_long_lines_take_no_quadratic_time() -> None:
 
 
 def test_the_shell_s_folders_are_no_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PWD", "/home/someone/rethesis")
-    monkeypatch.setenv("OLDPWD", "/home/someone")
+    monkeypatch.setenv("PWD", "/srv/rethesis")
+    monkeypatch.setenv("OLDPWD", "/srv")
     monkeypatch.setenv("DB_PWD", "correct-horse-battery")
-    line = 'File "/home/someone/rethesis/common/study/job.py", line 62, in main'
+    line = 'File "/srv/rethesis/common/study/job.py", line 62, in main'
     assert redact_text(line) == line
     assert "correct-horse" not in redact_text("login with correct-horse-battery")
