@@ -122,12 +122,16 @@ def _kind_of(word: str, jobs: Sequence[Job]) -> str:
 
 def _points(stage: Stage, cfg: Mapping[str, Any]) -> list[dict[str, AxisValue]]:
     points: dict[tuple[Any, ...], dict[str, AxisValue]] = {}
-    seeds = seed_values(cfg, "seeds") + seed_values(cfg, "validation_seeds")
-    entries: list[dict[str, list[AxisValue]]] = cfg["grid"].get(stage.name) or []
+    study, validation = seed_values(cfg, "seeds"), seed_values(cfg, "validation_seeds")
+    of_role = {"study": study, "validation": validation, "both": study + validation}
+    entries: list[dict[str, Any]] = cfg["grid"].get(stage.name) or []
     for entry in entries:
-        given: dict[str, Sequence[AxisValue]] = (
-            {"seed": seeds, **entry} if "seed" in stage.axes else dict(entry)
-        )
+        given: dict[str, Sequence[AxisValue]] = dict(entry)
+        role = str(given.pop("seeds", "both"))
+        if role not in of_role:
+            raise unknown(f"seeds in grid.{stage.name}", role, of_role)
+        if "seed" in stage.axes:
+            given = {"seed": of_role[role], **given}
         if sorted(given) != sorted(stage.axes):
             raise BadInputError(
                 f"grid.{stage.name} has axes {sorted(given)}; the stage has {sorted(stage.axes)}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.study.model import Curves, Need, Stage, Study
+from projects.opirl.claims import CLAIMS
 
 METHODS = {
     "opirl": "projects.opirl.opirl:OPIRL",
@@ -12,7 +13,12 @@ METHODS = {
     "covering": "projects.opirl.opirl:OPIRL",
     "covering_off": "projects.opirl.opirl:OPIRL",
     "covering_shuffled": "projects.opirl.opirl:OPIRL",
+    "one_f": "projects.opirl.opirl:OPIRL",
     "release": "projects.opirl.opirl:OPIRL",
+    "release_expert_next": "projects.opirl.opirl:OPIRL",
+    "release_log_pi": "projects.opirl.opirl:OPIRL",
+    "release_timeout": "projects.opirl.opirl:OPIRL",
+    "release_cover": "projects.opirl.opirl:OPIRL",
     "dac": "projects.opirl.dac:DAC",
     "airl": "projects.opirl.airl:AIRL",
     "airl_state_only": "projects.opirl.airl:AIRL",
@@ -38,7 +44,7 @@ STUDY = Study(
         Stage(
             name="imitate",
             run="projects.opirl.imitate:run",
-            axes=("method", "env", "seed"),
+            axes=("env", "method", "seed"),
             needs=(Need("expert"),),
             arms={"method": METHODS},
             config=(*LEARNER, "imitate", "demos", "algae", "discriminator", "cover", "release", "airl", "bc"),
@@ -47,7 +53,7 @@ STUDY = Study(
         Stage(
             name="transfer",
             run="projects.opirl.transfer:run",
-            axes=("method", "env", "target", "seed"),
+            axes=("env", "target", "method", "seed"),
             needs=(Need("expert"), Need("imitate", on={"method": "transfer.source"})),
             config=(*LEARNER, "transfer", "release"),
             stacked="seed",
@@ -55,23 +61,42 @@ STUDY = Study(
         Stage(
             name="evaluate",
             run="projects.opirl.evaluate:run",
-            axes=("method", "env", "seed"),
+            axes=("env", "method", "seed"),
             needs=(Need("expert"), Need("imitate")),
             config=("evaluate",),
             stacked="seed",
         ),
     ),
-    claims=(),
+    claims=CLAIMS,
     curves=(
         Curves(
             id="learning",
-            caption="Return of the deterministic policy against training interactions.",
+            caption="Return of the deterministic policy against training interactions, imitation.",
             stage="imitate",
             x="interactions",
             y="return",
             panel="env",
             line="method",
+            x_label="training interactions",
+            y_label="true return",
+        ),
+        Curves(
+            id="transfer",
+            caption="Return in the changed dynamics while a reward is optimised there.",
+            stage="transfer",
+            x="interactions",
+            y="return",
+            panel="target",
+            line="method",
+            x_label="training interactions in the target",
+            y_label="true return",
         ),
     ),
     packages=("torch", "numpy", "pytorch-lightning", "gymnasium", "mujoco", "scipy"),
+    limits={
+        "laptop": "Two small tasks with networks of 64 units and at most 60,000 interactions. Sizes and rates were "
+        "chosen here in a pilot, so that effects are visible within minutes; nothing is said about locomotion, about "
+        "demonstrations from people, or about the released code's own settings (actor lr 1e-5, 1 M steps).",
+        "workstation": "One seed: curves, no verdicts.",
+    },
 )

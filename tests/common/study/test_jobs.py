@@ -29,6 +29,14 @@ def test_the_grid_is_a_product_with_seeds_and_variants_reach_their_arm_alone() -
     assert len({job.fingerprint for job in jobs}) == 8
 
 
+def test_an_entry_may_be_for_the_seeds_of_one_role_only() -> None:
+    grid = {"train": [{"arm": ["a"], "seeds": "study"}, {"arm": ["b"], "seeds": "validation"}]}
+    jobs = expand(study(TRAIN), config(grid=grid))
+    assert [(job.axes["arm"], job.role) for job in jobs] == [("a", "study")] * 3 + [("b", "validation")]
+    with pytest.raises(BadInputError, match="validation"):
+        expand(study(TRAIN), config(grid={"train": [{"arm": ["a"], "seeds": "validate"}]}))
+
+
 def test_overlapping_products_name_a_job_once() -> None:
     grid = {"train": [{"arm": ["a"]}, {"arm": ["a", "b"], "seed": [0, 1]}]}
     assert len(expand(study(TRAIN), config(grid=grid))) == 4 + 2
