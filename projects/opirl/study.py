@@ -94,7 +94,7 @@ STUDY = Study(
     ),
     packages=("torch", "numpy", "pytorch-lightning", "gymnasium", "mujoco", "scipy"),
     limits={
-        "laptop": "Two small tasks with networks of 64 units and at most 60,000 interactions. Sizes and rates were "
+        "laptop": "Two small tasks with networks of 64 units and at most 80,000 interactions. Sizes and rates were "
         "chosen here in a pilot, so that effects are visible within minutes; nothing is said about locomotion, about "
         "demonstrations from people, or about the released code's own settings (actor lr 1e-5, 1 M steps).",
         "workstation": "One seed: curves, no verdicts.",
