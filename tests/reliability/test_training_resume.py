@@ -159,15 +159,15 @@ def test_a_loss_that_is_not_finite_ends_with_70_and_keeps_the_weights_before(
     assert server().run(out, kind, nan=17) == 70
     assert "became nan at step 17" in log_of(out).read_text()
     server().final(before, kind, steps=17)
-    kept = torch.load(out / "checkpoints" / BEFORE_NON_FINITE, weights_only=False)
-    expected = torch.load(checkpoint.step_path(before / "checkpoints", 17), weights_only=False)
+    kept = checkpoint.read(out / "checkpoints" / BEFORE_NON_FINITE)
+    expected = checkpoint.read(checkpoint.step_path(before / "checkpoints", 17))
     for name, tensor in expected["state_dict"].items():
         if "1.running" in name or "num_batches" in name:
             continue  # BatchNorm's forward pass has seen the batch already
         assert torch.equal(kept["state_dict"][name], tensor), name
     assert server().run(out, kind, nan=17) == 70  # it fails the same way again, from a checkpoint before
     for path in (out / "checkpoints").glob("*.ckpt"):
-        weights = torch.load(path, weights_only=False)["state_dict"].values()
+        weights = checkpoint.read(path)["state_dict"].values()
         assert all(torch.isfinite(tensor).all() for tensor in weights)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-import torch
 
 from common.errors import StoppedError
 from common.study.model import Member
-from common.training import stop
+from common.training import checkpoint, stop
 from tests.projects.opirl import support
 from tests.projects.opirl.stages import AtStep, Stages, break_at, left_by, plain, stop_at
 from tests.projects.opirl.support import MAZE, PENDULUM
@@ -94,7 +93,7 @@ def test_a_training_that_ended_is_not_done_again(imitate: Callable[..., Any], st
 def test_a_checkpoint_holds_every_weight_and_optimiser(imitate: Callable[..., Any], stages: Stages) -> None:
     members, _ = imitate("opirl", PENDULUM, "whole")
     (path, *_) = sorted((members[0].out / "checkpoints").glob("*.ckpt"), reverse=True)
-    state = torch.load(path, weights_only=False)
+    state = checkpoint.read(path)
     weights = {name for name in state["state_dict"] if name.endswith("flat")}
     nets = ("agent.actor", "agent.critic", "agent.target", "discriminator.reward", "discriminator.value")
     assert {f"arm.{net}" for net in nets} == {
