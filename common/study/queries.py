@@ -68,9 +68,11 @@ def why(request: Request) -> None:
     for job in jobs:
         if is_done(job.folder(request.root)):
             continue
-        before = latest.get(
-            _key(job.stage.name, job.axes, request.scale), latest.get(_key(job.stage.name, job.axes))
+        before = latest.get(_key(job.stage.name, job.axes, request.scale)) or latest.get(
+            _key(job.stage.name, job.axes)
         )
+        if before and before["scale"] != request.scale and before["parts"]["config"] != job.parts["config"]:
+            before = None  # scales differ by configuration: that is no change
         reasons["; ".join(_changes(before["parts"], job.parts)) if before else "never ran"].append(job)
     if not reasons:
         print(f"nothing to do: all {len(jobs)} jobs are done")

@@ -122,6 +122,12 @@ def test_why_tells_never_ran_from_changed(finished: House) -> None:
     assert "total slow (1 jobs)" in text
 
 
+def test_why_does_not_call_another_scale_a_change(finished: House) -> None:
+    text = finished.run("why", "--project", "toy", "toy.steps=9")  # only smoke ran, with 5 steps
+    assert "config key" not in text
+    assert "count slow (5 jobs)" in text
+
+
 def test_logs_without_a_failure_says_so(finished: House) -> None:
     assert finished.run("logs", "--project", "toy").strip() == "no job of toy has failed"
 
