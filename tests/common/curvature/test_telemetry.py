@@ -72,6 +72,16 @@ def test_nothing_is_touched_and_it_is_deterministic():
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
+def test_a_validation_hook_may_call_it():
+    landscape = mlp()
+    expected = measure(landscape)
+    with torch.inference_mode():
+        inside = replace(landscape, inputs=landscape.inputs * 1, targets=landscape.targets * 1)
+        assert measure(inside) == expected
+    with torch.no_grad():
+        assert measure(landscape) == expected
+
+
 @pytest.mark.parametrize("m", [None, 4096])
 def test_4096_examples_at_once(m):
     landscape = mlp(n=4096)
