@@ -83,16 +83,16 @@ def _verified(source: DataSource, cache: Path) -> list[tuple[str, int, str]]:
     """(path, size, sha256) of each file, sorted by path."""
     folder = root() / source.name
     if not folder.is_dir():
-        raise _absent(source, ["the folder is not there"])
+        raise absent(source, ["the folder is not there"])
     sizes = {name: _size(folder / name) for name in sorted(source.files)}
     wrong = [_wrong_size(name, size, source.files[name]) for name, size in sizes.items()]
     if any(wrong):
-        raise _absent(source, [text for text in wrong if text])
+        raise absent(source, [text for text in wrong if text])
     sums = _cached_sums([folder / name for name in sizes], cache)
     found = [(name, size or 0, total) for (name, size), total in zip(sizes.items(), sums, strict=True)]
     wrong = [_wrong_sum(name, total, source.files[name]) for name, _, total in found]
     if any(wrong):
-        raise _absent(source, [text for text in wrong if text])
+        raise absent(source, [text for text in wrong if text])
     return found
 
 
@@ -141,7 +141,8 @@ def _wrong_sum(name: str, found: str, expected: DataFile) -> str:
     return f"{name} has SHA-256 {found[:12]}... instead of {expected.sha256[:12]}..."
 
 
-def _absent(source: DataSource, wrong: list[str]) -> BadInputError:
+def absent(source: DataSource, wrong: list[str]) -> BadInputError:
+    """The one error for a data set that is not there as it should be; `wrong` says what is, a phrase each."""
     shown = "; ".join(wrong[:_NAMED])
     more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
     return BadInputError(
