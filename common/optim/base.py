@@ -45,7 +45,7 @@ def check(base: Optimizer, settings: Settings) -> None:
     for group in base.param_groups:
         if group.get("maximize"):
             raise BadInputError(f"{name}(maximize=True) is not supported: negate the loss.")
-        decoupled = group.get("decoupled_weight_decay") or group.get("decoupled_decay")
+        decoupled = group.get("decoupled_weight_decay") or group.get("decoupled_decay") or name == "Lamb"
         if settings.decay_inside and group.get("weight_decay") and decoupled:
             raise BadInputError(
                 f"decay_inside needs weight decay that is a gradient (L2), and that of {name} is decoupled from it."

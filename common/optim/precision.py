@@ -32,6 +32,7 @@ def narrow_dtype(w: Sequence[Tensor], device: str) -> torch.dtype | None:
     return None
 
 
+@torch.no_grad()
 def rounding_noise(w: Vector, eps: Vector, dtype: torch.dtype) -> float:
     """||round(w + eps) - round(w) - eps|| / ||eps||: above 1 the perturbation is mostly rounding.
 
