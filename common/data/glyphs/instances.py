@@ -56,8 +56,12 @@ class Look:
         numbers = (self.rotation, self.shift, *(number for pair in ranges for number in pair))
         if not all(math.isfinite(number) and number >= 0 for number in numbers) or self.rotation > 90:
             raise BadInputError(f"a glyph's look must be finite, not negative and turn by at most 90: {self}")
-        if any(low > high for low, high in ranges) or self.scale[0] < 0.1 or self.noise[1] > 100:
-            raise BadInputError(f"a glyph's look has an empty range, or a scale or noise of no use: {self}")
+        if any(low > high for low, high in ranges) or max(self.ground[1], self.ink[1]) > 255:
+            raise BadInputError(f"a glyph's look has an empty range, or a grey value above 255: {self}")
+        if not 0.1 <= self.scale[0] <= self.scale[1] <= 10 or self.shift > 1 or self.noise[1] > 100:
+            raise BadInputError(
+                f"a glyph's look must have scale from 0.1 to 10, shift <= 1, noise <= 100: {self}"
+            )
 
 
 STANDARD = Look()
@@ -102,7 +106,7 @@ def _instances(
     ground, ink = (_fixed(_between(u[at], *pair), 256) for at, pair in ((5, look.ground), (6, look.ink)))
     sigma = _fixed(_between(u[7], *look.noise) / _SD_OF_FOUR_BYTES, 1 << 16)
     noise = words[:, _PARAMETERS:].view(np.uint8).reshape(-1, size * size, 4)
-    # In units of 2^-16 grey values: 16 bits of mask times 8 of contrast would not fit, so mask keeps 8 of them.
+    # In units of 2^-16 grey values: ground and ink have 8 bits below the point, and the mask is 0 to 256.
     clean = ground[:, None] * 256 + (ink - ground)[:, None] * mask
     noisy = clean + sigma[:, None] * (noise.astype(np.int32).sum(axis=2, dtype=np.int32) - 510)
     return np.clip((noisy + (1 << 15)) >> 16, 0, 255).astype(np.uint8).reshape(-1, size, size)

@@ -123,6 +123,8 @@ def test_bad_options(change: dict[str, object], message: str) -> None:
         {"scale": (1.2, 1.0)},
         {"scale": (0.0, 1.0)},
         {"noise": (0, 400)},
+        {"ink": (0, 256)},
+        {"shift": 1.5},
     ],
 )
 def test_bad_looks(change: dict[str, float]) -> None:
@@ -229,3 +231,12 @@ def test_a_net_learns_what_nearest_neighbours_do_not_see() -> None:
             optimiser.step()
     wrong = [float((found != test.labels).float().mean()) for found in (net(t).argmax(dim=1), nearest)]
     assert 0.01 < wrong[0] < 0.6 * wrong[1] < 0.3
+
+
+def test_the_widest_look_overflows_nowhere() -> None:
+    for scale in (0.1, 10.0):
+        wide = Look(90, 1, (scale, scale), (255, 255), (0, 0), (100, 100))
+        images = render(0, "train", [ord("W")], 5, 256, wide).astype(float)
+        corners = images[:, :, [0, -1], [0, -1]]
+        assert images.min() == 0 < 255 == images.max()
+        assert scale > 1 or corners.mean() > 150  # far from the letter there is ground
