@@ -36,8 +36,16 @@ def part(batch: Any, start: int, stop: int) -> Any:
 
 
 def chunks(batch: Any, chunk: int) -> list[Any]:
-    """Consecutive parts of `chunk` examples, which divides B."""
-    return [part(batch, at, at + chunk) for at in range(0, size(batch), chunk)]
+    """Consecutive parts of `chunk` examples; the whole when that is no more.
+
+    Raises:
+        BadInputError: parts of unequal size, whose mean losses could not be averaged.
+    """
+    whole = size(batch)
+    if chunk >= whole:
+        return [batch]
+    check_divides("chunk", chunk, "the examples of one pass on this device", whole)
+    return [part(batch, at, at + chunk) for at in range(0, whole, chunk)]
 
 
 def check_divides(small_name: str, small: int, large_name: str, large: int) -> None:

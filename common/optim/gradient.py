@@ -122,7 +122,11 @@ class Sharp:
             at = vectors.present(momentum)
             return First(None, _at(momentum, at), at, states)
         size = batches.size(cell)
-        sub = size if self.settings.sub is None else self.settings.sub * size // self.settings.m
+        sub, rest = divmod((self.settings.sub or self.settings.m) * size, self.settings.m)
+        if rest:
+            raise BadInputError(
+                f"sub = {self.settings.sub} cannot be spread over processes of {size} examples."
+            )
         head = batches.part(cell, 0, sub)
         if rule.first == "loss":
             value = self.sweeps.loss(loss, head, min(chunk, sub), states)
@@ -190,6 +194,10 @@ class Sharp:
         for g, i in zip(first.g, first.at, strict=True):
             found.gradient[i] = g
         first.g[0].fill_(math.inf)  # the scaler looks at elements, not at norms
+        if first.loss is not None:  # other processes send theirs, in the same shapes
+            found.perturbed = torch.full_like(first.loss, math.inf)
+        if isinstance(self.settings.rule, LookSAM):
+            found.memory = dict(zip(first.at, first.g, strict=True))
         return found
 
     def _warn(self, w: Vector, eps: Vector) -> None:

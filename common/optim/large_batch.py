@@ -27,7 +27,7 @@ def lars(
 ) -> Optimizer:
     """v <- momentum v + r (g + decay w), w <- w - lr v, r = trust ||w|| / (||g|| + decay ||w||) for each tensor.
 
-    You et al., 2017 (arXiv 1708.03888), eq. 6; biases and norms by plain momentum (r = 1, no decay).
+    You et al., 2017 (arXiv 1708.03888); biases and norms by plain momentum (r = 1, no decay).
     """
     from timm.optim.lars import Lars
 
@@ -45,7 +45,7 @@ def lamb(
 ) -> Optimizer:
     """w <- w - lr (||w|| / ||u||) u, u = m^ / (sqrt(v^) + eps) + decay w for each tensor, m^ and v^ as in Adam.
 
-    You et al., ICLR 2020, algorithm 2 with phi the identity; biases and norms by Adam (ratio 1, no decay).
+    You et al., ICLR 2020, with phi the identity; biases and norms by Adam (ratio 1, no decay).
     """
     from timm.optim.lamb import Lamb
 

@@ -40,14 +40,17 @@ def set_random_state(state: dict[str, Any], generators: Sequence[torch.Generator
 @contextmanager
 def held_buffers(module: nn.Module | None) -> Generator[None]:
     """Every buffer ends as it began, in place: running statistics, their counters, spectral norms."""
-    buffers = [] if module is None else list(module.buffers())
-    before = [buffer.clone() for buffer in buffers]
+    modules = [] if module is None else list(module.modules())
+    buffers = [(each, *named) for each in modules for named in each.named_buffers(recurse=False)]
+    before = [buffer.clone() for _, _, buffer in buffers]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
+            for (each, name, buffer), value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
+                if getattr(each, name) is not buffer:
+                    setattr(each, name, buffer)  # the module had put another tensor there
 
 
 class Perturbed:

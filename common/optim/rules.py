@@ -69,7 +69,7 @@ class Base(Rule):
 
 @dataclass(frozen=True)
 class SAM(Rule):
-    """eps = rho g1 / ||g1||_2 over all parameters (Foret et al., ICLR 2021, eq. 2)."""
+    """eps = rho g1 / ||g1||_2 over all parameters (Foret et al., ICLR 2021)."""
 
     def perturbation(self, w: Vector, g: Vector, rho: float, key: Key) -> Vector:
         """rho g / ||g||."""
@@ -78,7 +78,7 @@ class SAM(Rule):
 
 @dataclass(frozen=True)
 class ASAM(Rule):
-    """eps = rho T^2 g1 / ||T g1||, T = |w| + eta (Kwon et al., ICML 2021, eq. 8; their code has eta = 0.01)."""
+    """eps = rho T^2 g1 / ||T g1||, T = |w| + eta (Kwon et al., ICML 2021; their code has eta = 0.01)."""
 
     eta: float = 0.0
 
@@ -100,7 +100,7 @@ class ASAM(Rule):
 class GSAM(SAM):
     """g2 - alpha (g1 - <g1, g2> g2 / ||g2||^2): SAM's gradient less alpha times the part of g1 orthogonal to it.
 
-    Zhuang et al., ICLR 2022, algorithm 1; published with rho in proportion to the learning rate.
+    Zhuang et al., ICLR 2022; published with rho in proportion to the learning rate.
     """
 
     alpha: float = 0.4
@@ -118,7 +118,7 @@ class GSAM(SAM):
 class GradientNormPenalty(SAM):
     """The gradient of L + strength ||grad L||, by a finite difference of length rho.
 
-    (1 - strength / rho) g1 + (strength / rho) g2 (Zhao et al., ICML 2022, eq. 13); strength = rho is SAM.
+    (1 - strength / rho) g1 + (strength / rho) g2 (Zhao et al., ICML 2022); strength = rho is SAM.
     """
 
     strength: float
@@ -136,7 +136,7 @@ class GradientNormPenalty(SAM):
 class LookSAM(SAM):
     """SAM every k steps; between, g + alpha ||g|| g_v / ||g_v||, g_v the part of SAM's gradient orthogonal to g1.
 
-    Liu et al., CVPR 2022, algorithm 1. Steps between make one pass, and so cost what the base optimiser costs.
+    Liu et al., CVPR 2022. Steps between make one pass, and so cost what the base optimiser costs.
     """
 
     k: int = 5
@@ -191,5 +191,5 @@ class RandomDirection(Rule):
         """rho z / ||z||."""
         digest = hashlib.blake2b(repr((self.seed, *key)).encode(), digest_size=8).digest()
         draw = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-        z = [torch.randn(p.shape, generator=draw).to(p) for p in w]
+        z = [torch.randn(p.shape, generator=draw, dtype=torch.float32).to(p) for p in w]
         return along(z, rho)

@@ -32,6 +32,8 @@ def weights(rank: int, world: int) -> dict[str, list[float] | str]:
         optimizer = SharpnessAware(base, Settings(rule, m=m, rho=0.1))
         losses = [optimizer.step(q.loss, mine).loss for _ in range(3)]
         found[name] = [*q.w().tolist(), *(float(loss) for loss in losses if loss is not None)]
+    for m in (2, 8):
+        found[f"overflow m={m}"] = after_overflow(rank, world, m)
     q = Quadratic()
     odd = SharpnessAware(torch.optim.SGD(q.params, 0.05), Settings(SAM(), m=3, rho=0.1))
     try:
@@ -40,6 +42,21 @@ def weights(rank: int, world: int) -> dict[str, list[float] | str]:
     except BadInputError as error:
         found["refused"] = str(error)
     return found
+
+
+def after_overflow(rank: int, world: int, m: int) -> list[float]:
+    """Weights and scale after a first step that overflows on the last process only, and a good one."""
+    q = Quadratic()
+    mine = q.c[rank * N // world : (rank + 1) * N // world]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer = SharpnessAware(
+        torch.optim.SGD(q.params, 0.05), Settings(LookSAM(k=2), m=m, rho=0.1), scaler=scaler
+    )
+    factor = torch.inf if rank == world - 1 else 1.0
+    skipped = optimizer.step(lambda c: q.loss(c) * factor, mine).skipped
+    still = bool(torch.equal(q.w(), q.w0)) and not optimizer.memory
+    optimizer.step(q.loss, mine)
+    return [*q.w().tolist(), scaler.get_scale(), float(skipped), float(still)]
 
 
 def process(rank: int, world: int, folder: Path) -> None:

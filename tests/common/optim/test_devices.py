@@ -40,6 +40,12 @@ def test_any_number_of_processes_gives_the_weights_of_one(world: int) -> None:
                 assert rank[case] == pytest.approx(expected, rel=1e-12), case
 
 
+def test_an_overflow_on_one_process_skips_the_step_of_all() -> None:
+    for ranks in weights().values():
+        for rank in ranks:
+            assert rank["overflow m=2"][-3:] == rank["overflow m=8"][-3:] == [512.0, 1.0, 1.0]
+
+
 def test_an_m_that_cannot_be_split_is_refused() -> None:
     assert "m = 3 must divide B = 2" in weights()["1"][0]["refused"]
     for rank in weights()["2"]:
