@@ -70,9 +70,7 @@ class Sweeps:
             BadInputError: the loss is no scalar, a gradient is sparse, or there is none at all.
         """
         self.clear()
-        value = self._sweep(
-            loss, part, chunk, play or [], record if record is not None else [], gradient=True
-        )
+        value = self._sweep(loss, part, chunk, play or [], record, gradient=True)
         gradient = [p.grad for p in self.params]
         self.clear()
         if all(g is None for g in gradient):
@@ -107,14 +105,15 @@ class Sweeps:
             yield
 
     def _sweep(
-        self, loss: Loss, part: Any, chunk: int, play: States, record: States, gradient: bool
+        self, loss: Loss, part: Any, chunk: int, play: States, record: States | None, gradient: bool
     ) -> Float[Tensor, ""]:
         total = torch.zeros(())
         parts = batches.chunks(part, chunk)
         for number, piece in enumerate(parts):
             if number < len(play):
                 set_random_state(play[number], self.generators)
-            record.append(random_state(self.generators))
+            if record is not None:
+                record.append(random_state(self.generators))
             value = loss(piece)
             if not torch.is_tensor(value) or value.numel() != 1:
                 raise BadInputError(
