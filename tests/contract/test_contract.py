@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = projects(ROOT)
 STUDIES = list(product(PROJECTS, SCALES))
 CORES = 2
-MINUTES = {"smoke": 1.5, "laptop": 45.0}  # of two cores; see ARCHITECTURE.md, scales
+MINUTES = {"smoke": 1.0, "laptop": 45.0}  # of two cores; see ARCHITECTURE.md, scales
 CARD = ("question", "method", "claims", "scales")
 
 every_project = pytest.mark.parametrize("project", PROJECTS)
