@@ -246,7 +246,7 @@ def _decide(
         return "inconclusive", f"{reason}; no affordable number of replicates would decide it.", None
     return (
         "inconclusive",
-        f"{reason}; {more - len(main.pairs)} more replicates, {more} in all, would decide.",
+        f"{reason}; {more - len(main.pairs)} more, {more} replicates in all, would decide.",
         more,
     )
 

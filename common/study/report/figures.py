@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 6.8  # inches, of every figure
+LETTER, HANDLE = 0.067, 0.5  # inches of a legend's letter, and of what stands beside its text
 COLUMNS = 3
 Dashes = Literal["-", "--", ":"]
 DASHES: tuple[Dashes, ...] = ("-", "--", ":")
@@ -44,8 +45,10 @@ def learning_curves(
     columns = min(COLUMNS, len(panels))
     down = math.ceil(len(panels) / columns)
     tall = (3.1, 2.3, 1.95)[columns - 1]
+    names = {line: arm_names.get((spec.line, line), line.replace("_", " ")) for line in lines}
+    across = _legend_columns(names.values())
     figure = Figure(
-        figsize=(WIDTH, tall * down + 0.2 * math.ceil(len(lines) / COLUMNS) + 0.15), layout="constrained"
+        figsize=(WIDTH, tall * down + 0.2 * math.ceil(len(lines) / across) + 0.15), layout="constrained"
     )
     grid = np.atleast_2d(np.asarray(figure.subplots(down, columns, squeeze=False)))
     counts: dict[str, set[int]] = {line: set() for line in lines}
@@ -66,9 +69,9 @@ def learning_curves(
         grid[index // columns][index % columns].set_axis_off()
     figure.legend(
         [Line2D([], [], color=looks[line][0], linestyle=looks[line][1]) for line in lines],
-        [plain(f"{arm_names.get((spec.line, line), line)} (n = {_range(counts[line])})") for line in lines],
+        [plain(f"{names[line]} (n = {_range(counts[line])})") for line in lines],
         loc="outside lower left",
-        ncols=min(COLUMNS, len(lines)),
+        ncols=across,
         handlelength=1.6,
         columnspacing=1.6,
     )
@@ -90,6 +93,12 @@ def number_axis(axis: Axis, most: int) -> None:
 def plain(text: str) -> str:
     """A label as it stands: no dollar sign in it begins a formula."""
     return text.replace("$", r"\$")
+
+
+def _legend_columns(names: Collection[str]) -> int:
+    """As many columns as the longest name allows within the figure's width."""
+    longest = max(map(len, names)) + len(" (n = 88)")
+    return max(1, min(COLUMNS, len(names), int(WIDTH / (longest * LETTER + HANDLE))))
 
 
 def _looks(colours: Mapping[str, str]) -> dict[str, tuple[str, Dashes]]:

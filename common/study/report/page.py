@@ -96,7 +96,7 @@ def draw(study: Study, result: Result) -> Drawn:
                 keep(figure, forest_name(claim), *_forest_words(claim, today))
         curve_rows = study_curves(result)
         for spec in study.curves:
-            found = learning_curves(spec, curve_rows, colours, arm_names(study))
+            found = learning_curves(spec, curve_rows, colours, arm_names(study, spec.stage))
             if found:
                 keep(found[0], f"curves-{slug(spec.id)}", spec.caption, f"{spec.caption} {found[1]}")
         for own in study.figures:
@@ -142,15 +142,20 @@ def forest_name(claim: Mapping[str, Any]) -> str:
     return f"claim-{slug(str(claim.get('id', '')))}"
 
 
-def arm_names(study: Study) -> dict[tuple[str, str], str]:
-    """(axis, value) -> label, where only one label stands for that value."""
-    labels: dict[tuple[str, str], set[str]] = {}
+def arm_names(study: Study, stage: str) -> dict[tuple[str, str], str]:
+    """(axis, value) -> label in the curves of a stage, where only one label stands for that value.
+
+    What the stage's own arms are called counts more than what those of other stages are.
+    """
+    own: dict[tuple[str, str], set[str]] = {}
+    others: dict[tuple[str, str], set[str]] = {}
     for claim in study.claims:
         for series in claim_series(claim):
             for arm in arms(series):
+                labels = own if arm.stage == stage else others
                 for axis, value in arm.where.items():
                     labels.setdefault((axis, str(value)), set()).add(arm.label)
-    return {key: found.pop() for key, found in labels.items() if len(found) == 1}
+    return {key: next(iter(found)) for key, found in (others | own).items() if len(found) == 1}
 
 
 @cache

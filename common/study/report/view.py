@@ -21,6 +21,7 @@ from common.study.report.words import (
     how_tested,
     names,
     still_needed,
+    with_bracket,
 )
 from common.study.statistics import LEVEL
 
@@ -72,6 +73,7 @@ def claim_view(claim: Json, declared: Claim | None) -> dict[str, Any]:
         "choice": str(claim.get("baseline_choice") or ""),
         "published": _published(claim, declared, arms, unit),
         "arms": arms,
+        "arm_column": with_bracket("arm", unit),
         "runs": _runs(claim, values, kind),
         "spark": _spark(claim, declared),
         "hash": str(claim.get("hash") or "")[:12],

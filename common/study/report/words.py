@@ -108,8 +108,9 @@ def slope_label(claim: Json, declared: Claim | None) -> str:
 
 
 def with_bracket(text: str, unit: str) -> str:
-    """``text (unit)``, or the text alone."""
-    return f"{text.replace('_', ' ')} ({unit})" if unit else text.replace("_", " ")
+    """``text (unit)``, or the text alone; a unit that stands in brackets gets no second pair."""
+    bracket = unit if unit.startswith("(") or not unit else f"({unit})"
+    return f"{text.replace('_', ' ')} {bracket}".strip()
 
 
 def still_needed(claim: Json) -> str:
