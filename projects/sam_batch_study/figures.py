@@ -1,0 +1,185 @@
+"""The figures of the report that are this study's own; each reads the table's rows and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common.study.report.style import ARM_COLOURS, MUTED
+from common.study.statistics import t_interval
+from projects.sam_batch_study.claims import NAMES
+
+Row = Mapping[str, Any]
+WIDTH = 6.8
+COLOURS = dict(zip(NAMES, ARM_COLOURS, strict=False))
+TASKS = {"clean": ("test_error", "clean labels, equal training loss"),
+         "noisy": ("stopped_error", "a fifth of the labels wrong, best validation step")}  # fmt: skip
+
+
+def error_by_batch(rows: Sequence[Row], scale: str) -> Figure:
+    """Test error against B, a panel for each task."""
+    shown = [task for task in TASKS if _stage(rows, "retrain", task=task)]
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    panels = np.atleast_1d(np.asarray(figure.subplots(1, max(1, len(shown)))))
+    for axes, task in zip(panels, shown, strict=False):
+        metric, title = TASKS[task]
+        _lines(axes, _stage(rows, "retrain", task=task), metric)
+        axes.set(xlabel="batch size B", ylabel="test error", title=title)
+        _batches(axes, rows)
+    _legend(figure, panels)
+    return figure
+
+
+def rho_by_batch(rows: Sequence[Row], scale: str) -> Figure:
+    """Validation error over (B, rho) as a heat map, and each seed's best rho, a panel for each method."""
+    swept = _stage(rows, "sweep")
+    methods = [method for method in NAMES if any(row["method"] == method for row in swept)]
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    panels = np.atleast_1d(np.asarray(figure.subplots(1, max(1, len(methods)), sharey=True)))
+    for axes, method in zip(panels, methods, strict=False):
+        mine = [row for row in swept if row["method"] == method]
+        batches = sorted({int(row["batch"]) for row in mine})
+        rhos = sorted(float(key.removeprefix("error_at_")) for key in mine[0] if key.startswith("error_at_"))
+        error = np.array(
+            [[np.mean(_column(mine, f"error_at_{rho:g}", batch=batch)) for batch in batches] for rho in rhos]
+        )
+        top = np.min(error) + 2 * (np.median(error) - np.min(error)) + 1e-9
+        drawn = axes.pcolormesh(
+            range(len(batches)), np.log2(rhos), error, cmap="Greys", vmax=top, shading="nearest", alpha=0.6
+        )
+        for place, batch in enumerate(batches):
+            best = np.log2(_column(mine, "best_rho", batch=batch))
+            spread = np.linspace(-0.18, 0.18, len(best))
+            axes.plot(place + spread, best, "o", color=COLOURS[method], markersize=3.5, fillstyle="none")
+        middle = [float(np.median(np.log2(_column(mine, "best_rho", batch=batch)))) for batch in batches]
+        axes.plot(range(len(batches)), middle, color=COLOURS[method])
+        axes.set(xlabel="batch size B", title=NAMES[method])
+        axes.set_xticks(range(len(batches)), [f"{batch:,}" for batch in batches])
+        axes.set_yticks(np.log2(rhos), [f"{rho:g}" for rho in rhos])
+        figure.colorbar(drawn, ax=axes, label="validation error")
+    panels[0].set_ylabel("rho")
+    return figure
+
+
+def rho_law(rows: Sequence[Row], scale: str) -> Figure:
+    """rho* of each seed and batch size against ‖g_m‖/λ, both logarithmic; the dashed line has slope one."""
+    figure = Figure(figsize=(WIDTH * 0.7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    tuned = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "sweep", method="sam_batch")}
+    curved = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "probe", method="sam_batch")}
+    points: list[tuple[float, float]] = []
+    for colour, batch in zip(ARM_COLOURS, sorted({key[1] for key in tuned}), strict=False):
+        keys = [key for key in tuned if key[1] == batch and key in curved]
+        x = [float(tuned[key]["norm"]) / float(curved[key]["middle_lambda"]) for key in keys]
+        y = [float(tuned[key]["best_rho"]) for key in keys]
+        points += zip(x, y, strict=True)
+        axes.loglog(x, y, "o", color=colour, markersize=4, fillstyle="none", label=f"B = {batch:,}")
+    if points:
+        x, y = np.array(points).T
+        ends = np.array([np.nanmin(x), np.nanmax(x)])
+        axes.loglog(ends, ends * np.exp(np.nanmean(np.log(y / x))), "--", color=MUTED, label="slope 1")
+        axes.legend(frameon=False)
+    axes.set(xlabel="norm of the normalised gradient / lambda_max", ylabel="best rho")
+    return figure
+
+
+def sharpness(rows: Sequence[Row], scale: str) -> Figure:
+    """λ_max and the trace at the last weights against B."""
+    probed = _stage(rows, "probe")
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, metric, label in zip(panels, ("lambda_max", "trace"), ("lambda_max", "trace"), strict=True):
+        _lines(axes, probed, metric)
+        axes.set_yscale("log")
+        axes.set(xlabel="batch size B", ylabel=label)
+        _batches(axes, rows)
+    _legend(figure, panels)
+    return figure
+
+
+def step_cost(rows: Sequence[Row], scale: str) -> Figure:
+    """Mean step ratio of each method with its dots."""
+    timed = _stage(rows, "cost")
+    methods = [method for method in NAMES if any(row["method"] == method for row in timed)]
+    figure = Figure(figsize=(WIDTH * 0.8, 0.5 + 0.32 * max(1, len(methods))), layout="constrained")
+    axes = figure.subplots()
+    for place, method in enumerate(methods):
+        values = _column([row for row in timed if row["method"] == method], "step_ratio")
+        axes.barh(place, np.mean(values), color=COLOURS[method], alpha=0.5, height=0.6)
+        axes.plot(values, [place] * len(values), "o", color=COLOURS[method], markersize=3.5, fillstyle="none")
+    axes.axvline(1.0, color=MUTED, linewidth=0.8)
+    axes.set_yticks(range(len(methods)), [NAMES[method] for method in methods])
+    axes.invert_yaxis()
+    axes.set(xlabel="times the CPU time of a step of SGD")
+    return figure
+
+
+def _lines(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+    for method, name in NAMES.items():
+        batches = sorted({int(row["batch"]) for row in rows if row["method"] == method})
+        if not batches:
+            continue
+        values = [
+            _column([row for row in rows if row["method"] == method], metric, batch=each) for each in batches
+        ]
+        means = [float(np.mean(each)) for each in values]
+        reach = [
+            t_interval(np.array(each)) if len(each) > 1 else (mean, mean)
+            for each, mean in zip(values, means, strict=True)
+        ]
+        low, high = zip(*reach, strict=True)
+        around = [np.subtract(means, low), np.subtract(high, means)]
+        axes.errorbar(
+            batches,
+            means,
+            yerr=around,
+            color=COLOURS[method],
+            marker="o",
+            markersize=3.5,
+            capsize=2,
+            label=name,
+        )
+
+
+def _batches(axes: Axes, rows: Iterable[Row]) -> None:
+    found = sorted(
+        {
+            int(row["batch"])
+            for row in rows
+            if row.get("batch") not in (None, "") and row["stage"] == "retrain"
+        }
+    )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(found, [f"{batch:,}" for batch in found])
+    axes.minorticks_off()
+
+
+def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        figure.legend(found.values(), found.keys(), loc="outside lower left", ncols=3, frameon=False)
+
+
+def _stage(rows: Iterable[Row], stage: str, **where: str) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if row["stage"] == stage
+        and row.get("role", "study") == "study"
+        and all(row.get(axis) == value for axis, value in where.items())
+    ]
+
+
+def _column(rows: Iterable[Row], metric: str, **where: int) -> list[float]:
+    values = [
+        float(row[metric]) for row in rows if all(int(row[axis]) == value for axis, value in where.items())
+    ]
+    return [value for value in values if math.isfinite(value)]

@@ -1,0 +1,84 @@
+"""Stage `probe`: the curvature where a net ended, and on the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from common.curvature.alignment import gradient_cosine, perturbation_snr
+from common.curvature.edge import sam_edge, stability_limit
+from common.curvature.lanczos import lambda_max
+from common.curvature.landscape import Landscape
+from common.curvature.sharpness import m_sharpness
+from common.curvature.trace import hessian_trace
+from common.study.model import Member, Metrics
+from common.tracking.record import Recorder
+from projects.sam_batch_study.models import build
+from projects.sam_batch_study.plan import LEVELS, plan_of
+from projects.sam_batch_study.sources import splits, tensors
+from projects.sam_batch_study.trained import load_weights
+
+
+def run(members: Sequence[Member]) -> Sequence[Metrics]:
+    """One seed after the other."""
+    return [measure(member) for member in members]
+
+
+def measure(member: Member) -> Metrics:
+    """Of the first net of a seed, over its whole training set.
+
+    Metrics at the last weights: `lambda_max`, `trace`, `m_sharpness` (batches of `probe.m`, radius `probe.rho`: the
+    same for all arms), `gradient_norm`, `cosine` of g_1 and g_2, `snr` of the perturbation; `middle_lambda` and
+    `middle_norm` (geometric means over the levels of training loss that it crossed).
+
+    The history has a row for each level: `train_loss`, `lambda_max`, `gradient_norm`, and where the batch is the
+    training set also `full_batch_edge` and `full_batch_edge_ratio`.
+    """
+    options, done = member.cfg["probe"], member.inputs["retrain"][0]
+    data = splits(int(member.axes["seed"]), member.cfg["images"])
+    x, y = tensors(data.train)
+    weights = load_weights(done.folder)
+    model = build(member.cfg["net"], data.shape, data.classes)
+    landscape = Landscape(model, nn.functional.cross_entropy, x, y, chunk=int(options["chunk"]))
+    middle: list[tuple[float, float]] = []
+    with Recorder(member.out) as record:
+        for level in LEVELS:
+            if f"loss {level:g}" in weights:
+                model.load_state_dict(weights[f"loss {level:g}"])
+                middle.append(
+                    _on_the_way(member, landscape, record, level, int(weights["steps"][f"loss {level:g}"]))
+                )
+    model.load_state_dict(weights["last"])
+    _, g = landscape.gradient(landscape.weights())
+    rho, m = float(options["rho"]), int(options["m"])
+    way = torch.tensor(middle or [(float("nan"), float("nan"))]).log().mean(0).exp()
+    return {
+        "lambda_max": lambda_max(landscape, tolerance=1e-2, steps=int(options["lanczos"])).value,
+        "trace": hessian_trace(landscape, products=int(options["products"])).value,
+        "m_sharpness": m_sharpness(landscape, rho, m, steps=int(options["ascent"])),
+        "gradient_norm": float(g.norm()),
+        "cosine": gradient_cosine(landscape, rho),
+        "snr": perturbation_snr(landscape, m),
+        "middle_lambda": float(way[0]),
+        "middle_norm": float(way[1]),
+    }
+
+
+def _on_the_way(
+    member: Member, landscape: Landscape, record: Recorder, level: float, step: int
+) -> tuple[float, float]:
+    value, g = landscape.gradient(landscape.weights())
+    norm = float(g.norm())
+    top = lambda_max(landscape, tolerance=1e-2, steps=int(member.cfg["probe"]["lanczos"])).value
+    row = {"train_loss": value, "level": level, "lambda_max": top, "gradient_norm": norm}
+    rho, batch = member.inputs["retrain"][0].metrics["rho"], int(member.axes["batch"])
+    if batch == len(landscape.inputs) and rho > 0:
+        plan = plan_of(member.cfg, batch)
+        lr = member.inputs["retrain"][0].metrics["lr"] * plan.rate(step)
+        limit = stability_limit(lr, plan.momentum)
+        edge = sam_edge(norm, rho, limit)
+        row |= {"full_batch_edge": edge, "full_batch_edge_ratio": top / edge}
+    record.log(step, **row)
+    return top, norm

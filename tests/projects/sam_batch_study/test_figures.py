@@ -1,0 +1,57 @@
+"""The study's own figures, from rows as the table has them, whole and with parts missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from projects.sam_batch_study import figures
+from projects.sam_batch_study.study import STUDY
+
+
+def rows() -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    for seed in range(3):
+        for batch in (64, 512):
+            common = {"role": "study", "status": "done", "task": "clean", "batch": batch, "seed": seed}
+            for method in ("sgd", "sam_batch"):
+                arm = common | {"method": method}
+                made += [
+                    arm | {"stage": "retrain", "test_error": 0.1 + 0.01 * seed, "stopped_error": 0.1},
+                    arm | {"stage": "retrain", "task": "noisy", "test_error": 0.3, "stopped_error": 0.2},
+                    arm
+                    | {
+                        "stage": "probe",
+                        "lambda_max": 10.0 + batch + seed,
+                        "trace": 50.0,
+                        "middle_lambda": 20.0,
+                    },
+                ]
+            made += [
+                common | {"stage": "sweep", "method": "sam_batch", "best_rho": 0.1 * (seed + 1), "norm": 0.4,
+                          "error_at_0.1": 0.12, "error_at_0.2": 0.11, "error_at_0.4": 0.13},
+                common | {"stage": "cost", "method": "sam_batch", "step_ratio": 2.0 + 0.01 * seed},
+            ]  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("figure", STUDY.figures, ids=lambda figure: figure.id)
+def test_each_is_drawn_with_labels(figure: Any) -> None:
+    drawn = getattr(figures, figure.draw.partition(":")[2])(rows(), "laptop")
+    assert any(axes.get_xlabel() for axes in drawn.axes)
+    drawn.canvas.draw()
+
+
+@pytest.mark.parametrize("figure", STUDY.figures, ids=lambda figure: figure.id)
+@pytest.mark.parametrize("kept", ["nothing", "retrain", "sweep"])
+def test_a_study_that_was_narrowed_still_draws(figure: Any, kept: str) -> None:
+    some = [row for row in rows() if row["stage"] == kept]
+    getattr(figures, figure.draw.partition(":")[2])(some, "laptop").canvas.draw()
+
+
+def test_error_by_batch_shows_the_mean_of_the_seeds() -> None:
+    drawn = figures.error_by_batch(rows(), "laptop")
+    line = drawn.axes[0].get_lines()[0]
+    assert list(line.get_xdata()) == [64, 512]
+    assert list(line.get_ydata()) == pytest.approx([0.11, 0.11])

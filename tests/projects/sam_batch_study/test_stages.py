@@ -1,0 +1,285 @@
+"""From a search to the law, on tiny tasks: what each stage leaves, chooses and reads; and stops that change no bit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import BadInputError, StoppedError
+from common.files import read_json, write_json
+from common.study.model import JobRef, Member
+from common.tracking.record import read_history
+from common.training import stop
+from projects.sam_batch_study import search
+from projects.sam_batch_study.plan import Outcome
+from projects.sam_batch_study.replicas import Replicas
+from projects.sam_batch_study.retrain import means
+from projects.sam_batch_study.sweep import Point, best, beyond, points
+from projects.sam_batch_study.trained import Trained, load_weights
+from tests.projects.sam_batch_study import support
+from tests.projects.sam_batch_study.conftest import Stages
+
+SAM = {"kind": "sam", "tuned_as": "sam_batch"}
+AXES = {"task": "clean", "method": "sam_batch", "batch": 64}
+
+
+def any_seed(ref: JobRef, seed: int) -> bool:
+    return True
+
+
+def same_seed(ref: JobRef, seed: int) -> bool:
+    return ref.axes["seed"] == seed
+
+
+@pytest.fixture
+def searched(stages: Stages) -> Stages:
+    cfg = support.config(
+        rule=SAM, search={"multipliers": {"sqrt": [0.5, 1.0], "linear": []}, "rhos": [0.05, 0.1]}
+    )
+    stages.run("search", stages.members("search", cfg, (900, 901), {}, **AXES))
+    return stages
+
+
+def test_a_search_tries_every_pair_and_the_choice_is_the_lowest_mean_error(searched: Stages) -> None:
+    tables = [read_json(ref.folder / search.TRIALS) for ref in searched.finished["search"]]
+    assert [(row["lr"], row["rho"]) for row in tables[0]] == [
+        (0.02, 0.05), (0.02, 0.1), (0.04, 0.05), (0.04, 0.1)
+    ]  # fmt: skip
+    mean = np.mean([[row["error"] for row in table] for table in tables], axis=0)
+    at = int(np.argmin(mean))
+    assert search.choice(searched.finished["search"]) == (tables[0][at]["lr"], tables[0][at]["rho"])
+    for ref, table in zip(searched.finished["search"], tables, strict=True):
+        assert ref.metrics["validation_error"] == min(row["error"] for row in table)
+        assert ref.metrics["trials"] == 4
+
+
+def job(folder: Path, table: list[dict[str, Any]]) -> JobRef:
+    folder.mkdir()
+    write_json(folder / search.TRIALS, table)
+    return JobRef({}, folder, {})
+
+
+def test_a_trial_that_did_not_fit_on_every_seed_is_not_chosen(tmp_path: Path) -> None:
+    def row(rho: float, error: float, *, fitted: bool) -> dict[str, Any]:
+        return {"lr": 0.1, "rho": rho, "error": error, "fitted": fitted}
+
+    one = job(tmp_path / "1", [row(0.1, 0.2, fitted=True), row(0.2, 0.1, fitted=True)])
+    two = job(tmp_path / "2", [row(0.1, 0.2, fitted=True), row(0.2, 0.1, fitted=False)])
+    assert search.choice([one]) == (0.1, 0.2)
+    assert search.choice([one, two]) == (0.1, 0.1)
+    other = job(tmp_path / "3", [row(0.3, 0.2, fitted=True)])
+    with pytest.raises(BadInputError, match="different trials"):
+        search.choice([one, other])
+
+
+def test_learning_rates_follow_both_laws_of_scaling_once_each() -> None:
+    options = {"lr": 0.04, "multipliers": {"sqrt": [0.5, 1.0], "linear": [1.0]}, "rhos": [0.0]}
+    assert [lr for lr, _ in search.trials(options, 64)] == [0.02, 0.04]
+    assert [lr for lr, _ in search.trials(options, 1024)] == [0.08, 0.16, 0.64]
+
+
+def test_the_laptop_gives_every_method_the_same_number_of_trials() -> None:
+    """SAM's three learning rates times three rhos, and SGD's nine learning rates; a control has fewer."""
+    from common.study.config import compose
+    from common.study.jobs import expand, load_study
+
+    jobs = expand(load_study("sam_batch_study"), compose("sam_batch_study", "laptop"))
+    counts: dict[str, set[int]] = {}
+    for job in jobs:
+        if job.stage.name == "search":
+            tried = search.trials(job.config["search"], int(job.axes["batch"]))
+            counts.setdefault(str(job.axes["method"]), set()).add(len(tried))
+    assert counts.pop("sgd_long") == {4}
+    assert list(counts.values()) == [{9}] * len(counts)
+
+
+def curve(*errors: float, norm: float = 1.0, unfit: tuple[int, ...] = ()) -> dict[float, Point]:
+    rhos = [0.1 * 2.0**k for k in range(len(errors))]
+    return {
+        rho: Point(error, error, norm * rho, k not in unfit)
+        for k, (rho, error) in enumerate(zip(rhos, errors, strict=True))
+    }
+
+
+def test_the_best_rho_is_the_lowest_point_of_a_parabola_in_log_rho() -> None:
+    x = np.log([0.1, 0.2, 0.4, 0.8])
+    errors = 0.1 + 0.02 * (x - math.log(0.25)) ** 2
+    found = best(curve(*errors))
+    assert found["best_rho"] == pytest.approx(0.25)
+    assert found["open"] == 0.0
+    assert found["norm"] == pytest.approx(0.25)  # norm ~ rho, interpolated on logarithms
+
+
+def test_at_an_end_the_grid_goes_on_once_and_then_the_best_is_open() -> None:
+    assert beyond(curve(0.1, 0.2, 0.3)) == pytest.approx(0.05)
+    assert beyond(curve(0.3, 0.2, 0.1)) == pytest.approx(0.8)
+    assert beyond(curve(0.3, 0.1, 0.2)) is None
+    assert best(curve(0.1, 0.2, 0.3)) | {"norm": 0} == {
+        "best_rho": pytest.approx(0.1),
+        "open": 1.0,
+        "norm": 0,
+    }
+
+
+def test_an_unfitted_neighbour_does_not_draw_the_best_rho_towards_it() -> None:
+    """Its low error counts as the lowest fitted one: the parabola's bottom is half-way at most."""
+    found = best(curve(0.3, 0.2, 0.05, unfit=(2,)))
+    assert found["best_rho"] <= 0.2 * 2**0.5 + 1e-12
+    assert best(curve(0.2, 0.1, 0.2))["best_rho"] == pytest.approx(0.2)
+
+
+def outcome(error: float, *, fitted: bool = True, loss: float = 0.01) -> Outcome:
+    return Outcome(loss, fitted, 10, 1.0, error, error, error, error)
+
+
+def test_points_average_the_initialisations_of_each_rho() -> None:
+    one = Trained([outcome(0.1), outcome(0.3), outcome(0.2), outcome(0.2, fitted=False)], {})
+    found = points(one, [0.1, 0.2], "last")
+    assert found[0.1] == Point(pytest.approx(0.2), pytest.approx(0.2), 1.0, fitted=True)
+    assert not found[0.2].fitted
+
+
+def test_a_net_that_did_not_fit_counts_with_the_error_of_chance() -> None:
+    found = means([outcome(0.1), outcome(0.2, fitted=False, loss=math.inf)], chance=0.9)
+    assert found["test_error"] == pytest.approx(0.5) and found["stopped_error"] == pytest.approx(0.15)
+    assert found["fitted"] == 0.5 and math.isfinite(found["train_loss"])
+
+
+def test_a_sweep_extends_the_seeds_that_need_it_and_they_alone(searched: Stages) -> None:
+    cfg = support.config(rule=SAM, sweep={"rhos": [0.05, 0.1, 0.2], "inits": 2})
+    members = searched.members("sweep", cfg, (0, 1), {"search": any_seed}, **AXES)
+    for one in searched.run("sweep", members):
+        curve_ = {rho: one[f"error_at_{rho:g}"] for rho in (0.05, 0.1, 0.2)}
+        lowest = min(curve_, key=curve_.__getitem__)
+        assert one["extended"] == float(lowest in (0.05, 0.2))
+        assert 0.0125 < one["best_rho"] < 0.8
+    alone = searched.members("sweep", cfg, (1,), {"search": any_seed}, "alone", **AXES)
+    assert searched.run("sweep", alone)[0] == searched.finished["sweep"][1].metrics
+
+
+@pytest.fixture
+def retrained(searched: Stages) -> Stages:
+    cfg = support.config(rule=SAM, retrain={"inits": 2}, train={"steps": 48, "looks": 12, "fit": 0.0})
+    searched.run("retrain", searched.members("retrain", cfg, (0, 1), {"search": any_seed}, **AXES))
+    return searched
+
+
+def test_retraining_leaves_weights_and_a_curve(retrained: Stages) -> None:
+    for ref in retrained.finished["retrain"]:
+        saved = load_weights(ref.folder)
+        assert {"last", "steps"} <= set(saved) and set(saved["steps"]) == set(saved) - {"last", "steps"}
+        rows = read_history(ref.folder / "history.jsonl")
+        assert [row["step"] for row in rows] == list(range(4, 49, 4))
+        assert rows[-1]["passes"] == pytest.approx(48 * 64 / 128)
+        assert 0 <= ref.metrics["test_error"] <= 1 and ref.metrics["lr"] in (0.02, 0.04)
+
+
+def test_a_probe_measures_the_last_weights_and_those_on_the_way(retrained: Stages) -> None:
+    cfg = support.config(
+        train={"steps": 48, "looks": 12, "fit": 0.0}, probe={"m": 64, "lanczos": 30, "products": 12}
+    )
+    members = retrained.members("probe", cfg, (0, 1), {"retrain": same_seed}, **AXES)
+    from projects.sam_batch_study.models import build
+    from projects.sam_batch_study.task import task
+
+    for one, member in zip(retrained.run("probe", members), members, strict=True):
+        train = task(int(member.axes["seed"]), support.IMAGES).train
+        model = build(cfg["net"], (1, 16, 16), 8)
+        model.load_state_dict(load_weights(member.inputs["retrain"][0].folder)["last"])
+        loss = torch.nn.functional.cross_entropy(model(train.x), train.y)
+        g = torch.autograd.grad(loss, list(model.parameters()))
+        norm = torch.cat([each.flatten() for each in g]).norm()
+        assert one["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
+        assert one["lambda_max"] > 0 and one["m_sharpness"] > 0 and -1 <= one["cosine"] <= 1
+        rows = read_history(member.out / "history.jsonl")
+        tops = [row["lambda_max"] for row in rows]
+        assert one["middle_lambda"] == pytest.approx(math.exp(np.mean(np.log(tops))), rel=1e-4)
+        assert all("full_batch_edge" not in row for row in rows)
+
+
+def test_the_edge_is_told_where_the_batch_is_the_training_set(searched: Stages) -> None:
+    axes = AXES | {"batch": 128}
+    train = {"steps": 48, "looks": 12, "fit": 0.0}
+    cfg = support.config(rule=SAM, retrain={"inits": 1}, train=train, probe={"m": 64})
+    searched.run("retrain", searched.members("retrain", cfg, (0,), {"search": any_seed}, **axes))
+    members = searched.members("probe", cfg, (0,), {"retrain": same_seed}, **axes)
+    searched.run("probe", members)
+    rows = read_history(members[0].out / "history.jsonl")
+    assert rows and all(
+        row["full_batch_edge_ratio"] == pytest.approx(row["lambda_max"] / row["full_batch_edge"])
+        for row in rows
+    )
+
+
+def test_the_spread_of_each_law() -> None:
+    from projects.sam_batch_study.law import spread
+
+    batches, rho = (64, 256, 1024), (0.1, 0.2, 0.4)
+    tuned = [
+        JobRef({"batch": b}, Path(), {"best_rho": r, "norm": 2.0}) for b, r in zip(batches, rho, strict=True)
+    ]
+    curved = [
+        JobRef({"batch": b}, Path(), {"middle_lambda": 1.0 / r}) for b, r in zip(batches, rho, strict=True)
+    ]
+
+    def of(name: str) -> float:
+        return spread(Member({}, {"sweep": tuned[::-1], "probe": curved}, Path(), {"law": name}))
+
+    assert of("plain") == pytest.approx(math.log(2))
+    assert of("scaled") == pytest.approx(0.0, abs=1e-12)
+    assert of("shuffled") == pytest.approx(2 * math.log(2))
+
+
+def test_a_stop_changes_no_bit(searched: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = support.config(rule=SAM, retrain={"inits": 2})
+    real = Replicas.training_step
+
+    def left(members: list[Member]) -> dict[str, bytes]:
+        return {
+            f"{member.axes['seed']}/{path.name}": path.read_bytes()
+            for member in members
+            for path in member.out.iterdir()
+            if path.name in ("history.jsonl", "weights.pt")
+        }
+
+    def run(folder: str, *stops: int) -> tuple[dict[str, bytes], Any]:
+        members = searched.members("retrain", cfg, (0, 1), {"search": any_seed}, folder, **AXES)
+        for at in stops:
+
+            def step(module: Replicas, batch: list[int], index: int, at: int = at) -> None:
+                if at in batch:
+                    stop._flag.reason = "a test"
+                real(module, batch, index)
+
+            monkeypatch.setattr(Replicas, "training_step", step)
+            with pytest.raises(StoppedError):
+                searched.run("retrain", members)
+            stop.clear()
+        monkeypatch.setattr(Replicas, "training_step", real)
+        metrics = searched.run("retrain", members)
+        return left(members), metrics
+
+    whole, metrics = run("whole")
+    again, metrics_again = run("stopped", 0, 9, 17)
+    assert whole == again and len(whole) == 4 and metrics == metrics_again
+
+
+def test_every_method_has_a_cost(stages: Stages) -> None:
+    kinds = ({"kind": "sgd"}, {"kind": "sam"}, {"kind": "sam", "sub_parts": 4})
+    members = [
+        Member(
+            support.config(rule=rule, cost={"rounds": 9}),
+            {},
+            stages.root,
+            {"method": "", "batch": 128, "seed": 0},
+        )
+        for rule in kinds
+    ]
+    from projects.sam_batch_study import cost
+
+    assert all(0 < one["step_ratio"] < 1000 for one in cost.run(members))
