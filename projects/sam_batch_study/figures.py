@@ -10,13 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.study.report.style import ARM_COLOURS, MUTED
+from common.study.report.style import ARM_COLOURS, MUTED, Colours
 from common.study.statistics import t_interval
 from projects.sam_batch_study.claims import NAMES
+from projects.sam_batch_study.study import STUDY
 
 Row = Mapping[str, Any]
 WIDTH = 6.8
-COLOURS = dict(zip(NAMES, ARM_COLOURS, strict=False))
+COLOURS = Colours(STUDY).lines("method", NAMES)
 TASKS = {"clean": ("test_error", "clean labels, equal training loss"),
          "noisy": ("stopped_error", "a fifth of the labels wrong, best validation step")}  # fmt: skip
 

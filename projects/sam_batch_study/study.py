@@ -88,6 +88,30 @@ STUDY = Study(
             x_label="passes",
             y_label="validation error",
         ),
+        Curves(
+            id="curvature",
+            caption="Largest Hessian eigenvalue where the training loss first came below a level; training runs from "
+            "right to left.",
+            stage="probe",
+            x="level",
+            y="lambda_max",
+            panel="batch",
+            line="method",
+            x_label="training loss",
+            y_label="lambda_max",
+        ),
+        Curves(
+            id="edge",
+            caption="Full batch only: lambda_max over the edge of stability of SAM at the learning rate of that step. "
+            "At a smaller batch the edge is no limit, and none is drawn.",
+            stage="probe",
+            x="level",
+            y="full_batch_edge_ratio",
+            panel="batch",
+            line="method",
+            x_label="training loss",
+            y_label="lambda_max / edge",
+        ),
     ),
     figures=(
         Figure(
