@@ -121,30 +121,36 @@ def step_cost(rows: Sequence[Row], scale: str) -> Figure:
 
 
 def _lines(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+    """Means with intervals; where some nets did not fit (chance's error counts for them), a cross at the top."""
     for method, name in NAMES.items():
-        batches = sorted({int(row["batch"]) for row in rows if row["method"] == method})
-        if not batches:
-            continue
-        values = [
-            _column([row for row in rows if row["method"] == method], metric, batch=each) for each in batches
-        ]
-        means = [float(np.mean(each)) for each in values]
-        reach = [
-            t_interval(np.array(each)) if len(each) > 1 else (mean, mean)
-            for each, mean in zip(values, means, strict=True)
-        ]
-        low, high = zip(*reach, strict=True)
-        around = [np.subtract(means, low), np.subtract(high, means)]
-        axes.errorbar(
-            batches,
-            means,
-            yerr=around,
-            color=COLOURS[method],
-            marker="o",
-            markersize=3.5,
-            capsize=2,
-            label=name,
-        )
+        mine = [row for row in rows if row["method"] == method]
+        batches = sorted({int(row["batch"]) for row in mine})
+        unfit = [each for each in batches if min(_column(mine, "fitted", batch=each), default=1.0) < 1.0]
+        shown = [each for each in batches if metric != "test_error" or each not in unfit]
+        if shown:
+            values = [_column(mine, metric, batch=each) for each in shown]
+            axes.errorbar(
+                shown,
+                [float(np.mean(each)) for each in values],
+                yerr=np.array([_half(each) for each in values]),
+                color=COLOURS[method],
+                marker="o",
+                markersize=3.5,
+                capsize=2,
+                label=name,
+            )
+        for batch in set(batches) - set(shown):
+            axes.plot(
+                batch, 0.98, "x", color=COLOURS[method], transform=axes.get_xaxis_transform(), markersize=5
+            )
+
+
+def _half(values: Sequence[float]) -> float:
+    """Half of the 90 % interval of the mean."""
+    if len(values) < 2:
+        return 0.0
+    low, high = t_interval(np.array(values))
+    return (high - low) / 2
 
 
 def _batches(axes: Axes, rows: Iterable[Row]) -> None:
@@ -181,6 +187,8 @@ def _stage(rows: Iterable[Row], stage: str, **where: str) -> list[Row]:
 
 def _column(rows: Iterable[Row], metric: str, **where: int) -> list[float]:
     values = [
-        float(row[metric]) for row in rows if all(int(row[axis]) == value for axis, value in where.items())
+        float(row[metric])
+        for row in rows
+        if row.get(metric) not in (None, "") and all(int(row[axis]) == value for axis, value in where.items())
     ]
     return [value for value in values if math.isfinite(value)]

@@ -116,7 +116,7 @@ STUDY = Study(
     figures=(
         Figure(
             id="error-by-batch",
-            caption="Test error against batch size: mean over seeds with its 90 % interval.",
+            caption="Test error against batch size: mean with 90 % interval. A cross: not all nets fitted.",
             draw=f"{HERE}.figures:error_by_batch",
         ),
         Figure(

@@ -18,7 +18,13 @@ def rows() -> list[dict[str, Any]]:
             for method in ("sgd", "sam_batch"):
                 arm = common | {"method": method}
                 made += [
-                    arm | {"stage": "retrain", "test_error": 0.1 + 0.01 * seed, "stopped_error": 0.1},
+                    arm
+                    | {
+                        "stage": "retrain",
+                        "test_error": 0.1 + 0.01 * seed,
+                        "stopped_error": 0.1,
+                        "fitted": 1.0,
+                    },
                     arm | {"stage": "retrain", "task": "noisy", "test_error": 0.3, "stopped_error": 0.2},
                     arm
                     | {
@@ -53,5 +59,14 @@ def test_a_study_that_was_narrowed_still_draws(figure: Any, kept: str) -> None:
 def test_error_by_batch_shows_the_mean_of_the_seeds() -> None:
     drawn = figures.error_by_batch(rows(), "laptop")
     line = drawn.axes[0].get_lines()[0]
+    assert drawn.axes[0].get_ylim()[1] < 0.5
     assert list(line.get_xdata()) == [64, 512]
     assert list(line.get_ydata()) == pytest.approx([0.11, 0.11])
+
+
+def test_an_arm_that_did_not_fit_has_a_cross_in_place_of_a_point() -> None:
+    some = [row | {"fitted": 0.5, "test_error": 0.5} if row["batch"] == 64 else row for row in rows()]
+    drawn = figures.error_by_batch(some, "laptop").axes[0]
+    assert drawn.get_ylim()[1] < 0.5
+    crosses = [line for line in drawn.get_lines() if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[64], [64]]
