@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 WIDTH = 6.8
 COLOURS = Colours(STUDY).lines("method", NAMES)
 TASKS = {"clean": ("test_error", "clean labels, equal training loss"),
-         "noisy": ("stopped_error", "a fifth of the labels wrong, best validation step")}  # fmt: skip
+         "noisy": ("stopped_error", "a fifth of the labels wrong, best step")}  # fmt: skip
 
 
 def error_by_batch(rows: Sequence[Row], scale: str) -> Figure:

@@ -78,17 +78,6 @@ STUDY = Study(
     claims=CLAIMS,
     curves=(
         Curves(
-            id="validation",
-            caption="Validation error against passes over the training set, at the batch sizes of the study.",
-            stage="retrain",
-            x="passes",
-            y="validation_error",
-            panel="batch",
-            line="method",
-            x_label="passes",
-            y_label="validation error",
-        ),
-        Curves(
             id="curvature",
             caption="Largest Hessian eigenvalue where the training loss first came below a level; training runs from "
             "right to left.",
