@@ -1,0 +1,162 @@
+"""The LightningModule: an embedder, a loss whose proxies learn at their own rate, and looks at held-out classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.metrics.retrieval import Retrieval, retrieval
+from common.tracking.record import Recorder
+from projects.proxy_isa.diagnostics import diagnose
+from projects.proxy_isa.embedder import Embedder
+from projects.proxy_isa.images import Images, parts
+from projects.proxy_isa.loss import ProxyISA
+from projects.proxy_isa.task import Task
+
+EXAMPLES = 512  # embedded in one pass
+KEY = "proxy_isa"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps, and the optimiser: Adam with a learning rate for the embedder and one for the proxies."""
+
+    steps: int
+    every: int
+    lr: float
+    proxy_lr: float
+    weight_decay: float
+    clip: float
+
+
+@dataclass
+class Seen:
+    """What the looks found.
+
+    Attributes:
+        held: MAP@R on the held-out classes at each look.
+        test: MAP@R on the test classes at each look, where they are watched; nothing is chosen by it here.
+        best: the embedder's weights at the look with the highest `held`.
+        weight_at_half: smallest class weight of Proxy-ISA at the first look past half of the training; 1 without.
+    """
+
+    best: dict[str, Tensor]
+    held: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)
+    weight_at_half: float = 1.0
+
+
+class Learner(pl.LightningModule):
+    """One training.
+
+    Args:
+        embedder: images to the unit sphere.
+        loss: (embeddings, labels) -> scalar.
+        plan: how long, and how.
+        held: images of classes that are not trained on.
+        test: whose test images are watched at each look, or None.
+        record: for the curve, or None.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        loss: nn.Module,
+        plan: Plan,
+        held: Images,
+        test: Task | None,
+        record: Recorder | None,
+    ) -> None:
+        super().__init__()
+        self.embedder, self.loss, self.plan = embedder, loss, plan
+        self.held, self.test, self.record = held, test, record
+        self.seen = Seen(copied(embedder))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """The loss of a batch."""
+        images, labels = batch
+        return self.loss(self.embedder(images), labels)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam; the proxies are a group of their own."""
+        plan = self.plan
+        groups: list[dict[str, Any]] = [{"params": list(self.embedder.parameters())}]
+        proxies = list(self.loss.parameters())
+        if proxies:
+            groups.append({"params": proxies, "lr": plan.proxy_lr})
+        return torch.optim.Adam(groups, lr=plan.lr, weight_decay=plan.weight_decay)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip each gradient's values, as released."""
+        nn.utils.clip_grad_value_(self.parameters(), self.plan.clip)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Look, where it is due."""
+        done = batch_idx + 1
+        if done % self.plan.every and done != self.plan.steps:
+            return
+        seen = self.seen
+        held = retrieval(embed(self.embedder, self.held), self.held.y, ks=(1,))
+        seen.held.append(held.means()["map_at_r"])
+        if self.test is not None:
+            seen.test.append(scores([self.embedder], self.test).means()["map_at_r"])
+        if seen.held[-1] >= max(seen.held):
+            seen.best = copied(self.embedder)
+        found = self._diagnosis(batch)
+        if 2 * done >= self.plan.steps and 2 * (done - self.plan.every) < self.plan.steps:
+            seen.weight_at_half = found.get("class_weight_min", 1.0)
+        if self.record is not None:
+            watched = {"test_map_at_r": seen.test[-1]} if seen.test else {}
+            self.record.log(done, loss=float(outputs["loss"]), map_at_r=seen.held[-1], **watched, **found)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what was seen."""
+        checkpoint[KEY] = dict(vars(self.seen))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        self.seen = Seen(**checkpoint[KEY])
+
+    def _diagnosis(self, batch: Any) -> dict[str, float]:
+        if not isinstance(self.loss, ProxyISA):
+            return {}
+        images, labels = batch
+        with torch.no_grad():
+            return diagnose(self.loss, self.embedder(images), labels)
+
+
+@torch.no_grad()
+def embed(embedder: nn.Module, images: Images) -> Float[Tensor, "n d"]:
+    """Embeddings of all images, in evaluation mode."""
+    was = embedder.training
+    embedder.eval()
+    device = next(embedder.parameters()).device
+    found = [embedder(part.to(device)).cpu() for part in parts(images, EXAMPLES)]
+    embedder.train(was)
+    return torch.cat(found)
+
+
+def scores(embedders: Sequence[nn.Module], task: Task) -> Retrieval:
+    """How well test images find those of their class, by the concatenated embeddings of several models."""
+    queries = together([embed(each, task.test) for each in embedders])
+    if task.gallery is None:
+        return retrieval(queries, task.test.y, ks=(1,))
+    gallery = together([embed(each, task.gallery) for each in embedders])
+    return retrieval(queries, task.test.y, gallery, task.gallery.y, ks=(1,), unmatched="exclude")
+
+
+def together(parts: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "n e"]:
+    """Concatenated, of length one."""
+    return functional.normalize(torch.cat(list(parts), 1), dim=1)
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    """Its state dict in memory of its own."""
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,117 @@
+"""Proxy-ISA on one page: stages, arms, claims, figures."""
+
+from __future__ import annotations
+
+from common.study.model import Curves, Figure, Need, Stage, Study
+from projects.proxy_isa.claims import CLAIMS
+
+HERE = "projects.proxy_isa"
+TASKS = {
+    "cub_like": f"{HERE}.letters:task",
+    "sop_like": f"{HERE}.letters:task",
+    "cub": f"{HERE}.photographs:cub",
+    "cars": f"{HERE}.photographs:cars",
+    "sop": f"{HERE}.photographs:sop",
+    "inshop": f"{HERE}.photographs:inshop",
+}
+TRAINING = ("data", "net", "train", "loss", "rule", "device")
+
+STUDY = Study(
+    name="proxy_isa",
+    title="Informative Sample-Aware Proxy for Deep Metric Learning",
+    thesis="Li, Sato, Yokota 2022",
+    question="Does weighting pairs by a class-dependent, scheduled threshold help retrieval of unseen classes?",
+    stages=(
+        Stage(
+            name="tune",
+            run=f"{HERE}.tune:run",
+            axes=("data", "loss", "seed"),
+            arms={"data": TASKS},
+            config=(*TRAINING, "tune"),
+        ),
+        Stage(
+            name="learn",
+            run=f"{HERE}.learn:run",
+            axes=("data", "loss", "seed"),
+            arms={"data": TASKS},
+            needs=(Need("tune", on={"seed": None, "loss": "loss.tuned_as"}),),
+            config=TRAINING,
+            stacked="seed",
+        ),
+        Stage(
+            name="selection",
+            run=f"{HERE}.selection:run",
+            axes=("data", "loss", "chosen", "seed"),
+            needs=(Need("learn"),),
+            stacked="seed",
+        ),
+    ),
+    claims=CLAIMS,
+    curves=(
+        Curves(
+            id="held-out",
+            caption="MAP@R on held-out classes during training, first fold.",
+            stage="learn",
+            x="step",
+            y="map_at_r",
+            panel="data",
+            line="loss",
+            x_label="training steps",
+            y_label="MAP@R, held-out classes",
+        ),
+        Curves(
+            id="informative",
+            caption="Share of the positive pairs between threshold and hardness level, the informative ones.",
+            stage="learn",
+            x="step",
+            y="positive_informative",
+            panel="data",
+            line="loss",
+            x_label="training steps",
+            y_label="share of positives",
+        ),
+        Curves(
+            id="class-weight",
+            caption="Smallest class weight: 1 until about four times V images of a class were counted.",
+            stage="learn",
+            x="step",
+            y="class_weight_min",
+            panel="data",
+            line="loss",
+            x_label="training steps",
+            y_label="smallest class weight",
+        ),
+        Curves(
+            id="half-width",
+            caption="Half-width of the informative region, median over the classes.",
+            stage="learn",
+            x="step",
+            y="half_width_q50",
+            panel="data",
+            line="loss",
+            x_label="training steps",
+            y_label="half-width",
+        ),
+    ),
+    figures=(
+        Figure(
+            id="gallery",
+            caption="Test query (left) with the lowest and with the highest average precision under Proxy-ISA, and its "
+            "five nearest images: framed where right, crossed where wrong.",
+            draw=f"{HERE}.figures:gallery",
+        ),
+    ),
+    packages=(
+        "torch",
+        "numpy",
+        "pytorch-lightning",
+        "pytorch-metric-learning",
+        "optuna",
+        "pillow",
+        "matplotlib",
+    ),
+    limits={
+        "laptop": "Letters of 24 x 24 pixels, a network of three convolutions trained from scratch in seconds. What "
+        "depends on pretrained features, on photographs or on thousands of classes is not seen here.",
+    },
+)
