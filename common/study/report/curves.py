@@ -66,7 +66,8 @@ def select(rows: Iterable[Row], spec: Curves) -> dict[str, dict[str, dict[str, t
 def band(replicates: Sequence[tuple[Floats, Floats]]) -> Band:
     """Mean and 95 % t interval at each x; replicates with other abscissae are interpolated linearly.
 
-    A replicate counts only between its own first and last x: nothing is extrapolated.
+    A replicate counts only between its own first and last x: nothing is extrapolated. An x that fewer than half of
+    the replicates reach is left out: a band of two of eight would only set the axis.
     """
     xs = [x for x, _ in replicates]
     if all(len(x) == len(xs[0]) and np.array_equal(x, xs[0]) for x in xs):
@@ -76,7 +77,8 @@ def band(replicates: Sequence[tuple[Floats, Floats]]) -> Band:
         grid = np.linspace(*ends, GRID_POINTS, dtype=np.float64)
     values = np.stack([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in replicates])
     n = np.sum(~np.isnan(values), axis=0)
-    keep = n > 0
+    keep = 2 * n >= len(replicates)
+    keep = keep if keep.any() else n > 0
     grid, values, n = grid[keep], values[:, keep], n[keep]
     mean = np.nanmean(values, axis=0)
     half = _half_width(values, mean, n)

@@ -144,6 +144,12 @@ def test_a_replicate_counts_between_its_own_ends_only() -> None:
     assert np.isnan(found.low[found.x > 5]).all()
 
 
+def test_an_x_that_fewer_than_half_reach_is_left_out() -> None:
+    short = [(np.array([0.0, 5.0]), np.array([y, y + 5.0])) for y in (0.0, 1.0, 2.0)]
+    found = band([*short, (np.array([0.0, 10.0]), np.array([3.0, 13.0]))])
+    assert found.x.max() <= 5.0 and (found.n, found.fewest) == (4, 4)
+
+
 def test_curves_join_another_abscissa_by_step_and_leave_gaps_out() -> None:
     rows = curve_rows({"opirl": [[1.0, 2.0, 3.0]]}, [0, 1, 2])
     rows += [row | {"key": "interactions", "value": 100.0 * row["step"]} for row in rows if row["step"] != 1]
