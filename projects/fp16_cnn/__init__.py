@@ -1,0 +1,1 @@
+"""Half precision in CNN inference on CPUs, layer by layer, and why."""
