@@ -1,0 +1,87 @@
+"""From LLVM's intermediate language to a function that Python calls: LLVM's own just-in-time compiler, by llvmlite."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from projects.fp16_cnn import cpu
+
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One compiled function.
+
+    Attributes:
+        address: of its machine code.
+        seconds: that parsing, verifying and compiling took; a cached function keeps its own.
+    """
+
+    call: Callable[..., None]
+    address: int
+    seconds: float
+    engine: Any  # owns the machine code
+
+
+@functools.cache
+def _start() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    try:  # conversions of fp16 and bf16 that the CPU lacks become calls into this library
+        ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
+    except OSError:
+        pass
+
+
+def _machine(name: str, features: str, jit: bool) -> Any:
+    _start()
+    target = llvm.Target.from_default_triple()
+    model = "jitdefault" if jit else "default"
+    return target.create_target_machine(cpu=name, features=features, opt=3, jit=jit, codemodel=model)
+
+
+def compile_function(ir: str, name: str, parameters: int, integers: int = 0) -> Compiled:
+    """Compile `name` of the module `ir`; the same text is compiled once in a process.
+
+    Args:
+        parameters: pointers that the function takes.
+        integers: 64-bit integers that it takes after them.
+    """
+    with _LOCK:
+        return _compile(ir, name, parameters, integers)
+
+
+@functools.cache
+def _compile(ir: str, name: str, parameters: int, integers: int) -> Compiled:
+    started = time.perf_counter()
+    machine = _machine(llvm.get_host_cpu_name(), cpu.flattened(), jit=True)
+    module = llvm.parse_assembly(ir)
+    module.verify()
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    address = engine.get_function_address(name)
+    seconds = time.perf_counter() - started
+    kinds = [ctypes.c_void_p] * parameters + [ctypes.c_int64] * integers
+    return Compiled(ctypes.CFUNCTYPE(None, *kinds)(address), address, seconds, engine)
+
+
+def assembly(ir: str, name: str | None = None, features: str | None = None) -> str:
+    """The machine code of `ir` as text, for this CPU or for another that LLVM knows (e.g. "sapphirerapids").
+
+    Args:
+        features: beyond those of the named CPU; None: this CPU's when `name` is None, else none.
+    """
+    _start()
+    if features is None:
+        features = cpu.flattened() if name is None else ""
+    machine = _machine(name or llvm.get_host_cpu_name(), features, jit=False)
+    return machine.emit_assembly(llvm.parse_assembly(ir))

@@ -1,0 +1,132 @@
+"""The layers of a network, compiled: each builder returns a `Layer`; calling that computes a buffer from a buffer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from common.errors import BadInputError, unknown
+from projects.fp16_cnn import blocking as blockings
+from projects.fp16_cnn.blocking import Blocking
+from projects.fp16_cnn.buffers import Layout
+from projects.fp16_cnn.ir.conv import Ablation, Convolution, conv_ir
+from projects.fp16_cnn.ir.elementwise import Pointwise, pointwise_ir
+from projects.fp16_cnn.ir.vectors import ACTIVATIONS, SILENT, Activation
+from projects.fp16_cnn.kernel import Layer, Phase
+from projects.fp16_cnn.packing import aligned, pack_weight
+from projects.fp16_cnn.precision import Precision, precision_of
+from projects.fp16_cnn.shape import LayerShape
+
+
+def build(
+    shape: LayerShape,
+    precision: Precision | str,
+    weight: Float32[np.ndarray, "outputs inputs rows columns"],
+    bias: Float32[np.ndarray, " outputs"] | None,
+    *,
+    activation: Activation = "none",
+    residual: bool | Layout = False,
+    source: Layout,
+    target: Layout,
+    blocking: Blocking | None = None,
+    threads: int = 1,
+    ablate: Ablation = "",
+) -> Layer:
+    """A convolution, depthwise convolution or fully connected layer: y = activation(conv(x) + bias + residual).
+
+    Args:
+        weight: `inputs` are those of one group.
+        residual: whether a second input is added, of the target's layout unless another is given.
+        source: of the precision's storage, with a border at least as wide as the padding.
+        target: of any storage: the conversion is part of the store.
+        blocking: None: a good one without measuring (`blocking.best` measures).
+        ablate: leave a part out to see what it costs; the result is wrong then.
+
+    Raises:
+        BadInputError: shapes, layouts or names do not fit together.
+    """
+    precision = precision_of(precision) if isinstance(precision, str) else precision
+    if activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
+    added = residual if isinstance(residual, Layout) else target if residual else None
+    _check(shape, precision, weight, bias, source, target, added)
+    blocking = blocking or blockings.default(shape, precision)
+    phases: list[Phase] = []
+    x: str | np.ndarray = "x"
+    reads = source
+    if source.storage == "float16" and (precision.multiplies == "float32" or precision.emulated):
+        # converted once per call: a conversion for every multiplication would cost more than the multiplication
+        reads = replace(source, storage="float32")
+        x = aligned(reads.shape, np.float32)
+        if ablate != "noconvert":
+            phases.append(_whole(source, reads, x))
+    conv = Convolution(shape, precision, reads, target, added, activation, blocking, ablate)
+    packed = pack_weight(
+        weight, precision.weights, shape.groups, conv.width, precision.multiplies == "bfloat16"
+    )
+    biases = np.full(target.channels_padded, SILENT.get(activation, 0.0), np.float32)
+    biases[: shape.out_channels] = 0.0 if bias is None else bias
+    own = aligned(biases.shape, np.float32)
+    own[...] = biases
+    operands = (x, packed, own, "residual", "y")
+    phases.append(Phase(conv_ir(conv), operands, conv.tiles))
+    return Layer(source, target, phases, added, blocking, threads)
+
+
+def _whole(source: Layout, target: Layout, scratch: np.ndarray) -> Phase:
+    """Conversion of a whole array, border included, into `scratch`."""
+    batch, rows, columns, channels = source.shape
+    flat = [Layout(batch, rows, columns, channels, storage=layout.storage) for layout in (source, target)]
+    pointwise = Pointwise((flat[0],), flat[1])
+    return Phase(pointwise_ir(pointwise), ("x", scratch), pointwise.tiles)
+
+
+def _check(
+    shape: LayerShape,
+    precision: Precision,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    source: Layout,
+    target: Layout,
+    residual: Layout | None,
+) -> None:
+    """Everything that must fit together before a kernel may be trusted with pointers.
+
+    Raises:
+        BadInputError: something does not.
+    """
+    expected = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
+    inputs = (shape.batch, shape.height, shape.width, shape.in_channels)
+    outputs = (shape.batch, shape.out_height, shape.out_width, shape.out_channels)
+    facts = [
+        (
+            shape.in_channels % shape.groups == 0 and shape.out_channels % shape.groups == 0,
+            "groups divide channels",
+        ),
+        (tuple(weight.shape) == expected, f"weight of shape {expected}, not {tuple(weight.shape)}"),
+        (
+            bias is None or bias.shape == (shape.out_channels,),
+            f"a bias for each of {shape.out_channels} outputs",
+        ),
+        (_size(source) == inputs, f"an input of {inputs} (NHWC), not {_size(source)}"),
+        (_size(target) == outputs, f"an output of {outputs} (NHWC), not {_size(target)}"),
+        (
+            source.storage == precision.activations,
+            f"an input stored as {precision.activations}, not {source.storage}",
+        ),
+        (
+            all(have >= need for have, need in zip(source.border, shape.padding, strict=True)),
+            f"an input with a border of {shape.padding} (top, bottom, left, right), not {source.border}",
+        ),
+        (residual is None or _size(residual) == outputs, f"a second input of {outputs} (NHWC)"),
+        (min(shape.out_height, shape.out_width) > 0, "a kernel that fits into the padded image"),
+    ]
+    for holds, fact in facts:
+        if not holds:
+            raise BadInputError(f"layer {shape} in {precision.name} needs {fact}.")
+
+
+def _size(layout: Layout) -> tuple[int, int, int, int]:
+    return layout.batch, layout.height, layout.width, layout.channels
