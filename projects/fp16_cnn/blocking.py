@@ -18,7 +18,7 @@ class Blocking:
     """A tile of a convolution: `vectors` x `pixels` sums live in registers.
 
     Attributes:
-        vectors: of output channels (NB); each input that is loaded serves all of them.
+        vectors: of output channels (NB); each input that is loaded serves all of them. Depthwise: rows of outputs.
         pixels: at most (T); each weight that is loaded and converted serves all of them.
         order: what the outer loop walks: "panels" keeps weights in cache, "pixels" keeps inputs.
     """
@@ -42,6 +42,8 @@ def registers() -> int:
 def default(shape: LayerShape, precision: Precision) -> Blocking:
     """A good blocking without measuring: one vector and 14 pixels, more vectors where pixels are few."""
     room = registers()
+    if shape.groups == shape.in_channels == shape.out_channels:
+        return Blocking(2 if shape.out_height > 1 and room > 6 else 1, 7 if room > 6 else 4, "pixels")
     positions = shape.batch * shape.out_height * shape.out_width
     panels = -(-padded(shape.out_channels) // lanes(shape, precision))
     if positions >= 14:

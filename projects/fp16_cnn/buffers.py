@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from common.errors import BadInputError
 from projects.fp16_cnn.packing import DTYPES, aligned, from_storage, padded, to_storage
@@ -17,7 +18,8 @@ class Layout:
     """How a tensor of activations lies in memory.
 
     Attributes:
-        height, width, channels: of the tensor itself.
+        height, width, channels: of the tensor itself. What kernels leave in padded channels is finite, and meets only
+            zero weights.
         border: zeros above, below, left and right of it, written once and never again.
     """
 
@@ -71,7 +73,7 @@ class Buffer:
         self.pointer = self.array.ctypes.data
 
     @property
-    def interior(self) -> np.ndarray:
+    def interior(self) -> NDArray[np.generic]:
         """A view without border and padded channels: [N, H, W, C]."""
         layout = self.layout
         top, left = layout.border[0], layout.border[2]

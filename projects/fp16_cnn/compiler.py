@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import threading
@@ -36,10 +37,8 @@ class Compiled:
 def _start() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    try:  # conversions of fp16 and bf16 that the CPU lacks become calls into this library
+    with contextlib.suppress(OSError):  # conversions that the CPU lacks become calls into this library
         ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
-    except OSError:
-        pass
 
 
 def _machine(name: str, features: str, jit: bool) -> Any:

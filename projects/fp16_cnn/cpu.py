@@ -22,6 +22,14 @@ from projects.fp16_cnn.precision import PRECISIONS
 OVERRIDE = "RETHESIS_CPU_FEATURES"
 TRIED = "RETHESIS_CPU_FEATURES_TRIED"  # set in the child, and for its own children
 SECONDS = 120
+BUILT_ON = (
+    ("avx", "avx2"),
+    ("avx", "avx512"),
+    ("avx2", "avx512"),
+    ("avx512f", "avx512"),
+    ("avx", "f16c"),
+    ("avx", "fma"),
+)
 FALLBACK = {
     "f16c": "fp16 is converted by a library call per number: far slower than fp32",
     "avx512bf16": "bf16 products are computed by fp32 FMA: slower than fp32",
@@ -69,7 +77,12 @@ def features() -> Mapping[str, bool]:
     override = parse_override(os.environ.get(OVERRIDE, ""))
     if any(on and not host[name] for name, on in override.items()) and TRIED not in os.environ:
         try_override()
-    return host | override
+    wanted = host | override
+    for name in wanted:  # what builds on a feature that was taken away goes with it
+        wanted[name] &= not any(
+            name.startswith(above) and not wanted.get(base, False) for base, above in BUILT_ON
+        )
+    return wanted
 
 
 def flattened() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,10 +96,7 @@ class Layer:
             parts = max(1, min(self.threads, phase.tiles))
             cuts = [phase.tiles * part // parts for part in range(parts + 1)]
             calls.append(
-                [
-                    _call(compiled.call, addresses, start, stop)
-                    for start, stop in zip(cuts, cuts[1:], strict=False)
-                ]
+                [_call(compiled.call, addresses, start, stop) for start, stop in itertools.pairwise(cuts)]
             )
         if all(len(parts) == 1 for parts in calls):
             if len(calls) == 1:

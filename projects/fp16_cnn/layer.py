@@ -12,10 +12,10 @@ from projects.fp16_cnn import blocking as blockings
 from projects.fp16_cnn.blocking import Blocking
 from projects.fp16_cnn.buffers import Layout
 from projects.fp16_cnn.ir.conv import Ablation, Convolution, conv_ir
-from projects.fp16_cnn.ir.elementwise import Pointwise, pointwise_ir
-from projects.fp16_cnn.ir.vectors import ACTIVATIONS, SILENT, Activation
+from projects.fp16_cnn.ir.elementwise import Pointwise, Pool, pointwise_ir, pool_ir
+from projects.fp16_cnn.ir.vectors import ACTIVATIONS, Activation
 from projects.fp16_cnn.kernel import Layer, Phase
-from projects.fp16_cnn.packing import aligned, pack_weight
+from projects.fp16_cnn.packing import aligned, pack_depthwise, pack_weight
 from projects.fp16_cnn.precision import Precision, precision_of
 from projects.fp16_cnn.shape import LayerShape
 
@@ -56,23 +56,149 @@ def build(
     phases: list[Phase] = []
     x: str | np.ndarray = "x"
     reads = source
-    if source.storage == "float16" and (precision.multiplies == "float32" or precision.emulated):
+    depthwise = shape.groups == shape.in_channels == shape.out_channels
+    converted = precision.multiplies == "float32" or precision.emulated
+    if source.storage == "float16" and converted and not depthwise:
         # converted once per call: a conversion for every multiplication would cost more than the multiplication
         reads = replace(source, storage="float32")
         x = aligned(reads.shape, np.float32)
         if ablate != "noconvert":
             phases.append(_whole(source, reads, x))
     conv = Convolution(shape, precision, reads, target, added, activation, blocking, ablate)
-    packed = pack_weight(
-        weight, precision.weights, shape.groups, conv.width, precision.multiplies == "bfloat16"
-    )
-    biases = np.full(target.channels_padded, SILENT.get(activation, 0.0), np.float32)
-    biases[: shape.out_channels] = 0.0 if bias is None else bias
-    own = aligned(biases.shape, np.float32)
-    own[...] = biases
-    operands = (x, packed, own, "residual", "y")
+    if depthwise:
+        packed = pack_depthwise(weight, precision.weights, conv.width)
+    else:
+        pairs = precision.multiplies == "bfloat16"
+        packed = pack_weight(weight, precision.weights, shape.groups, conv.width, pairs)
+    biases = aligned((target.channels_padded,), np.float32)
+    if bias is not None:
+        biases[: shape.out_channels] = bias
+    operands = (x, packed, biases, "residual", "y")
     phases.append(Phase(conv_ir(conv), operands, conv.tiles))
     return Layer(source, target, phases, added, blocking, threads)
+
+
+def max_pool(
+    source: Layout,
+    target: Layout,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    threads: int = 1,
+) -> Layer:
+    """The maximum of each window's inside part; NaN stays NaN.
+
+    Raises:
+        BadInputError: layouts do not fit, or a window lies outside the image.
+    """
+    return _pool(Pool(source, target, kernel, stride, padding, "max"), threads)
+
+
+def average_pool(
+    source: Layout,
+    target: Layout,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    counts_padding: bool = True,
+    threads: int = 1,
+) -> Layer:
+    """The mean of each window, with the zeros of the padding counted or not (torch's count_include_pad).
+
+    Raises:
+        BadInputError: layouts do not fit, or a window lies outside the image.
+    """
+    return _pool(Pool(source, target, kernel, stride, padding, "mean", counts_padding), threads)
+
+
+def global_average(source: Layout, target: Layout, threads: int = 1) -> Layer:
+    """The mean of each channel, summed in fp32: [N, H, W, C] to [N, 1, 1, C].
+
+    Raises:
+        BadInputError: layouts do not fit.
+    """
+    size = source.height, source.width
+    return _pool(Pool(source, target, size, size, (0, 0, 0, 0), "mean"), threads)
+
+
+def _pool(pool: Pool, threads: int) -> Layer:
+    source, target = pool.source, pool.target
+    top, bottom, left, right = pool.padding
+    sizes = [
+        (length + before + after - kernel) // stride + 1
+        for length, before, after, kernel, stride in zip(
+            (source.height, source.width), (top, left), (bottom, right), pool.kernel, pool.stride, strict=True
+        )
+    ]
+    expected = (source.batch, *sizes, source.channels)
+    if _size(target) != expected or min(sizes) < 1:
+        raise BadInputError(
+            f"pooling {_size(source)} gives {expected} (NHWC), the target holds {_size(target)}."
+        )
+    if any(2 * pad > kernel for pad, kernel in zip(pool.padding, np.repeat(pool.kernel, 2), strict=True)):
+        raise BadInputError(
+            f"pooling: the padding {pool.padding} is wider than half of the kernel {pool.kernel}."
+        )
+    return Layer(source, target, [Phase(pool_ir(pool), ("x", "y"), pool.tiles)], threads=threads)
+
+
+def add(
+    source: Layout,
+    target: Layout,
+    other: Layout | None = None,
+    activation: Activation = "none",
+    threads: int = 1,
+) -> Layer:
+    """y = activation(x + second input), whose layout is `other` or the source's.
+
+    Raises:
+        BadInputError: layouts do not fit.
+    """
+    other = other or source
+    return _pointwise(Pointwise((source, other), target, "add", activation), threads)
+
+
+def scale(source: Layout, target: Layout, gate: Layout, threads: int = 1) -> Layer:
+    """y = x * s with the second input s [N, 1, 1, C] (squeeze and excitation).
+
+    Raises:
+        BadInputError: layouts do not fit.
+    """
+    return _pointwise(Pointwise((source, gate), target, "multiply"), threads)
+
+
+def activation(source: Layout, target: Layout, name: Activation, threads: int = 1) -> Layer:
+    """y = activation(x).
+
+    Raises:
+        BadInputError: layouts do not fit.
+    """
+    return _pointwise(Pointwise((source,), target, "first", name), threads)
+
+
+def convert(source: Layout, target: Layout, threads: int = 1) -> Layer:
+    """The same values in another storage or with another border.
+
+    Raises:
+        BadInputError: layouts do not fit.
+    """
+    return _pointwise(Pointwise((source,), target), threads)
+
+
+def _pointwise(pointwise: Pointwise, threads: int) -> Layer:
+    target = pointwise.target
+    if pointwise.activation not in ACTIVATIONS:
+        raise unknown("activation", pointwise.activation, ACTIVATIONS)
+    first, *others = pointwise.sources
+    gates = (target.batch, 1, 1, target.channels)
+    fits = _size(first) == _size(target)
+    fits &= all(_size(other) in (_size(target), gates) for other in others)
+    if not fits:
+        sizes = ", ".join(str(_size(source)) for source in pointwise.sources)
+        raise BadInputError(f"layer of {sizes} cannot fill {_size(target)} (NHWC): the sizes must be equal.")
+    operands = ("x", "y", "residual")[: 1 + len(pointwise.sources)]
+    phase = Phase(pointwise_ir(pointwise), operands, pointwise.tiles)
+    return Layer(first, target, [phase], others[0] if others else None, threads=threads)
 
 
 def _whole(source: Layout, target: Layout, scratch: np.ndarray) -> Phase:

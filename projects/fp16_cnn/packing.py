@@ -23,7 +23,7 @@ def padded(channels: int) -> int:
 
 
 def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.generic]:
-    """Zeros that start at a multiple of 64 bytes, every page written once (an untouched page is one shared zero page)."""
+    """Zeros that start at a multiple of 64 bytes; every page is written, as untouched ones share one page of zeros."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
     raw.fill(0)
@@ -115,4 +115,17 @@ def pack_weight(
     if pairs:
         split = packed.reshape(len(starts), rows, columns, -1, 2, width)
         packed = np.ascontiguousarray(split.transpose(0, 1, 2, 3, 5, 4))
+    return stored(packed, storage)
+
+
+def pack_depthwise(
+    weight: Float32[np.ndarray, "channels 1 rows columns"], storage: Storage, width: int
+) -> NDArray[np.generic]:
+    """Weights of a depthwise convolution: [panel, row, column, lane], zero in padded channels."""
+    channels, _, rows, columns = weight.shape
+    starts = panel_starts(padded(channels), width)
+    packed = np.zeros((len(starts), rows, columns, width), np.float32)
+    for panel, start in enumerate(starts):
+        lanes = max(0, min(width, channels - start))
+        packed[panel, :, :, :lanes] = weight[start : start + lanes, 0].transpose(1, 2, 0)
     return stored(packed, storage)

@@ -1,1 +1,1 @@
-"""The kernels as text in LLVM's intermediate language: every stride is a constant, so no optimisation pass is needed."""
+"""The kernels as text in LLVM's intermediate language; strides are constants, so no optimisation pass is needed."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 from projects.fp16_cnn.blocking import Blocking, lanes
 from projects.fp16_cnn.buffers import Layout
+from projects.fp16_cnn.ir.depthwise import DepthwiseSums
 from projects.fp16_cnn.ir.emitter import Emitter
 from projects.fp16_cnn.ir.sums import Sums
 from projects.fp16_cnn.ir.tiles import Axis, decode, following, merge, offsets, tile
@@ -58,7 +59,14 @@ class Convolution:
     @cached_property
     def width(self) -> int:
         """Output channels in a panel."""
+        if self.depthwise:
+            return self.lanes
         return self.lanes * max(1, min(self.blocking.vectors, self.target.channels_padded // self.lanes))
+
+    @cached_property
+    def depthwise(self) -> bool:
+        """Whether every channel has a kernel of its own."""
+        return self.shape.groups == self.shape.in_channels == self.shape.out_channels
 
     @cached_property
     def starts(self) -> list[int]:
@@ -76,6 +84,8 @@ class Convolution:
             Axis("rows", shape.out_height, (rows[0] * down, *rows[1:])),
             Axis("columns", shape.out_width, (columns[0] * right, *columns[1:])),
         ]
+        if self.depthwise:  # a tile of rows and columns, whose outputs share inputs
+            return [axes[0], axes[1].cut(self.blocking.vectors), axes[2].cut(self.blocking.pixels)]
         return tile(merge(axes), self.blocking.pixels)
 
     @cached_property
@@ -83,13 +93,20 @@ class Convolution:
         """Tiles in all: the range that `begin` and `end` walk."""
         return len(self.starts) * math.prod(axis.count for axis in self.pixels)
 
+    def channel(self, e: Emitter, panel: str) -> str:
+        """First output channel of a panel."""
+        first = e.multiply(panel, self.width)
+        return e.minimum(first, str(self.starts[-1])) if self.target.channels_padded % self.width else first
+
 
 def conv_ir(conv: Convolution) -> str:
     """The kernel of one convolution: kernel(x, w, bias, residual, y, begin, end) computes tiles begin to end - 1."""
     e = Emitter()
-    sums = Sums(e, conv)
+    sums = DepthwiseSums(e, conv) if conv.depthwise else Sums(e, conv)
     panels = Axis("panels", len(conv.starts), ())
     outer = [panels, *conv.pixels] if conv.blocking.order == "panels" else [*conv.pixels, panels]
+    if conv.depthwise and outer[-1] is panels:  # the columns of a row innermost: they share its inputs
+        outer[-2:] = outer[:-3:-1]
     counts = [axis.count for axis in outer]
     first = [("i64", index) for index in decode(e, "%begin", counts)]
     with e.loop("%end", "%begin", carried=first) as loop:
@@ -108,9 +125,7 @@ def _moved(e: Emitter, conv: Convolution, at: dict[str, str], array: int) -> str
 
 def _finish(e: Emitter, conv: Convolution, at: dict[str, str], panel: str, sums: list[str]) -> None:
     """Add bias and residual, apply the activation, convert and store."""
-    channel = e.multiply(panel, conv.width)
-    if conv.target.channels_padded % conv.width:
-        channel = e.minimum(channel, str(conv.starts[-1]))
+    channel = conv.channel(e, panel)
     bias = e.address("%bias", e.multiply(channel, 4))
     arrays = [("%y", conv.target, 1)] + ([("%residual", conv.residual, 2)] if conv.residual else [])
     bases = [

@@ -1,4 +1,4 @@
-"""Kernels without weights: pointwise functions of one or two tensors (conversion, activation, sum, scaling) and pooling."""
+"""Kernels without weights: pointwise functions of one or two tensors (conversion, activation, sum, scale), pooling."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from projects.fp16_cnn import cpu
 from projects.fp16_cnn.ir.emitter import Emitter
 from projects.fp16_cnn.ir.vectors import ELEMENT, broadcast, fma, vector
-from projects.fp16_cnn.precision import BYTES, Precision
+from projects.fp16_cnn.precision import BYTES, Precision, Storage
 
 BF16_DOT = "llvm.x86.avx512bf16.dpbf16ps.512"
 
@@ -15,18 +15,21 @@ class Multiply:
 
     Attributes:
         step: terms that one instruction adds to a lane: 2 for bf16 dot products.
+        converts: False leaves the conversion of weights out (for attribution; the result is wrong).
         half: sums are fp16 in registers (native fp16 FMA).
         kind: type of a vector of sums.
     """
 
-    def __init__(self, e: Emitter, precision: Precision, lanes: int, converts: bool = True) -> None:
+    def __init__(
+        self, e: Emitter, precision: Precision, lanes: int, converts: bool = True, dot: bool = True
+    ) -> None:
         self.e, self.precision, self.lanes, self.converts = e, precision, lanes, converts
-        self.pairs = precision.multiplies == "bfloat16"
+        self.pairs = precision.multiplies == "bfloat16" and dot
         self.half = precision.multiplies == "float16" and not precision.emulated
         self.step = 2 if self.pairs else 1
         self.kind = f"<{lanes} x {'half' if self.half else 'float'}>"
         self.native = cpu.has("avx512bf16")
-        self.source = precision.activations if self.half or self.pairs else "float32"
+        self.source: Storage = precision.activations if self.half or self.pairs else "float32"
 
     def weight(self, address: str) -> str | tuple[str, str]:
         """The weights of one vector of output channels for `step` terms."""
@@ -34,15 +37,15 @@ class Multiply:
         if self.pairs:
             return self._pair(e.value(f"load <32 x bfloat>, ptr {address}, align 64"), "<32 x bfloat>")
         if storage == "float16" and not self.half and not self.converts:
-            return self._raw(address)
+            return self.raw(address)
         kind = vector(self.lanes, storage)
         loaded = e.value(f"load {kind}, ptr {address}, align {16 * BYTES[storage]}")
         return (
             loaded if self.half or storage == "float32" else e.value(f"fpext {kind} {loaded} to {self.kind}")
         )
 
-    def _raw(self, address: str) -> str:
-        """The same bytes, not converted: 8 floats twice."""
+    def raw(self, address: str) -> str:
+        """16 numbers of two bytes, not converted: 8 floats twice."""
         half = self.e.value(f"load <8 x float>, ptr {address}, align 32")
         lanes = ", ".join(f"i32 {lane % 8}" for lane in range(16))
         return self.e.value(f"shufflevector <8 x float> {half}, <8 x float> poison, <16 x i32> <{lanes}>")

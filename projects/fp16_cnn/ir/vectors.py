@@ -13,8 +13,6 @@ ACTIVATIONS: tuple[Activation, ...] = (
     "none", "relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid"
 )  # fmt: skip
 ELEMENT: dict[Storage, str] = {"float32": "float", "float16": "half", "bfloat16": "bfloat"}
-SILENT: dict[str, float] = {"hardsigmoid": -3.0, "sigmoid": -87.0}
-"""What an activation maps to (nearly) zero; the bias of padded channels, which must stay zero. Others map 0 to 0."""
 
 # exp on [-ln 2 / 2, ln 2 / 2] as 1 + r + r^2 p(r), the coefficients of Cephes' expf (S. L. Moshier), error 2 ulp.
 EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
