@@ -169,6 +169,9 @@ def check_claim(claim: Claim) -> None:
         "needs replicates: name the axis of them in `pairing`": lambda: (
             bool(claim.pairing) or claim.kind in ("bound", "exponent", "identity")
         ),
+        "may not be primary if the machine decides whether it is assessed": lambda: (
+            not (claim.requires and claim.primary)
+        ),
         "needs a label for each arm that no other arm of the claim has": lambda: _labels_unique(claim),
     }
     for rule, holds in rules.items():

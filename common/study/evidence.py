@@ -140,7 +140,7 @@ def _settle(part: Arm | Best, claim: Claim, rows: Sequence[Row], worst_of: Worst
     for arm in part.arms:
         found = {
             _key(row, (claim.pairing, *claim.tasks, claim.axis)): _number(arm.label, row, metric, worst_of)
-            for row in _matching(arm, rows, part.seeds)
+            for row in matching(arm, rows, part.seeds)
         }
         if not found:
             raise UnusableError(f"{part.label!r} cannot be chosen: {arm.label!r} has no {part.seeds} rows")
@@ -165,7 +165,7 @@ def _read(
     """(replicate, x, tasks...) -> value of one job; jobs diverged; jobs that never arrived."""
     cells: dict[tuple[str, ...], float] = {}
     diverged = late = 0
-    for row in _matching(arm, rows, "study"):
+    for row in matching(arm, rows, "study"):
         key = _key(row, (claim.pairing, claim.axis, *claim.tasks))
         if key in cells:
             raise UnusableError(
@@ -227,7 +227,8 @@ def _collapse(claim: Claim, points: Values) -> float:
     return theil_sen(np.log(sizes), np.log(list(points.values())))
 
 
-def _matching(arm: Arm, rows: Sequence[Row], role: str) -> list[Row]:
+def matching(arm: Arm, rows: Sequence[Row], role: str) -> list[Row]:
+    """The rows of an arm, in the role "study" or "validation"."""
     return [
         row
         for row in rows

@@ -181,6 +181,9 @@ class Claim:
         scales: the scales that can assess it.
         published: figures to show beside ours.
         limits: what a laptop cannot show about it, one sentence.
+        requires: a metric that the method's rows hold as 1 where the machine can run the method and as 0 where
+            it cannot (a missing CPU instruction): then the claim is not assessed. Not for primary claims,
+            whose family must not depend on the machine.
     """
 
     id: str
@@ -202,12 +205,13 @@ class Claim:
     scales: tuple[str, ...] = ("laptop", "workstation", "paper")
     published: tuple[Published, ...] = ()
     limits: str = ""
+    requires: str = ""
 
 
 @dataclass(frozen=True)
 class Curves:
     """Learning curves for the report: `y` against `x` from history.jsonl, a panel per `panel` value, a
-    line with a band per `line` value.
+    line with a band per `line` value, of the jobs whose axes equal `where`.
     """
 
     id: str
@@ -219,6 +223,7 @@ class Curves:
     line: str
     x_label: str = ""
     y_label: str = ""
+    where: Mapping[str, AxisValue] = field(default_factory=dict[str, AxisValue])
 
 
 @dataclass(frozen=True)

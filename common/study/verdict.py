@@ -4,7 +4,7 @@ A claim of a kind is a range in which its effect has to lie (`contrast.claimed_r
 sign-flip together, one-sided at 0.05 at every finite end of the range; Holm adjusts the p-values of the primary
 claims, those of the opposite side likewise. The verdict is the first that applies:
 
-    not assessed   at smoke, or at a scale that the claim does not name
+    not assessed   at smoke, at a scale that the claim does not name, or on a machine that lacks what it requires
     invalid        runs missing, failed, ambiguous, or without a finite number
     inconclusive   more than half of an arm's runs diverged or never arrived (of a control: diverged; a control
                    that never arrives does what a sabotaged arm is for)
@@ -34,8 +34,8 @@ from typing import Any, Literal
 from common.errors import BadInputError
 from common.files import digest
 from common.study.contrast import BEATEN, Contrast, Examined, check_claim, examine, is_tested
-from common.study.evidence import Row, Sample, Values, WorstOf
-from common.study.model import Claim
+from common.study.evidence import Row, Sample, Values, WorstOf, matching
+from common.study.model import Arm, Claim
 from common.study.power import needed
 from common.study.statistics import ALPHA, LEVEL, holm
 
@@ -113,7 +113,11 @@ def judge(claims: Sequence[Claim], rows: Sequence[Row], scale: str, worst_of: Wo
     levels = {members[index]: ALPHA / (len(members) - place) for place, index in enumerate(order)}
     return [
         _finding(
-            claim, found, _scale_reason(claim, scale), adjusted.get(claim.id), levels.get(claim.id, ALPHA)
+            claim,
+            found,
+            _scale_reason(claim, scale) or _machine_reason(claim, rows),
+            adjusted.get(claim.id),
+            levels.get(claim.id, ALPHA),
         )
         for claim, found in zip(claims, examined, strict=True)
     ]
@@ -132,7 +136,7 @@ def claim_hash(claim: Claim) -> str:
         {
             entry.name: _plain(getattr(claim, entry.name))
             for entry in fields(claim)
-            if entry.name not in ("published", "limits")
+            if entry.name not in ("published", "limits") and (entry.name != "requires" or claim.requires)
         }
     )
 
@@ -186,6 +190,14 @@ def _scale_reason(claim: Claim, scale: str) -> str:
     if base not in claim.scales:
         return f"The {base} scale cannot assess it; these can: {', '.join(claim.scales)}."
     return ""
+
+
+def _machine_reason(claim: Claim, rows: Sequence[Row]) -> str:
+    """Why the machine that ran the study cannot assess the claim, "" if it can."""
+    if not claim.requires or not isinstance(claim.method, Arm):
+        return ""
+    lacking = any(row.get(claim.requires) == 0 for row in matching(claim.method, rows, "study"))
+    return f"The machine that ran the study cannot run {claim.method.label}." if lacking else ""
 
 
 def _finding(

@@ -81,6 +81,7 @@ def test_the_hash_is_of_the_test_alone_and_stable() -> None:
     changes: list[dict[str, Any]] = [
         {"margin": 0.1},
         {"tasks": ("env",)},
+        {"requires": "available"},
         {"control": RIVAL},
         {"primary": False},
         {"kind": "noninferior"},

@@ -185,6 +185,21 @@ def test_smoke_and_foreign_scales_are_not_assessed() -> None:
     assert judged(SUPERIOR, rows, "laptop+0a1b2c3d").verdict == "supported"
 
 
+def test_a_machine_that_lacks_what_the_claim_requires_does_not_assess_it() -> None:
+    claim = replace(SUPERIOR, primary=False, requires="available")
+    rows = table(ours=NOISE + 3, rival=NOISE, sabotaged=NOISE)
+    lacking = [row | ({"available": 0} if row["method"] == "ours" else {}) for row in rows]
+    for row in lacking:
+        if row["method"] == "ours":
+            del row["return"]
+    assert judged(claim, lacking).verdict == "not assessed"
+    assert "cannot run ours" in judged(claim, lacking).reason
+    assert judged(claim, [row | {"available": 1} for row in rows]).verdict == "supported"
+    assert judged(replace(claim, requires=""), lacking).verdict == "invalid"
+    with pytest.raises(BadInputError, match="may not be primary"):
+        judged(replace(claim, primary=True), rows)
+
+
 @pytest.mark.parametrize(
     ("arm", "diverged", "verdict"),
     [
