@@ -6,51 +6,34 @@ loss; on noisy ones and on CIFAR-10 each is taken at its best validation step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from common.study.model import Arm, Claim, Metric, Mix, Published
-
-NAMES = {
-    "sgd": "SGD",
-    "sgd_long": "SGD, as many passes as the full batch",
-    "sam_batch": "SAM, m = B",
-    "sam_quarter": "SAM, m = B/4",
-    "sam_small": "SAM, m small",
-    "sam_sub": "SAM, quarter of the batch perturbs",
-    "random": "random direction",
-    "penalty": "gradient-norm penalty",
-}
-ERROR = Metric("test_error", "test error", "lower", worst=0.98)
-STOPPED = Metric("stopped_error", "test error at the best validation step", "lower", worst=0.98)
-LAMBDA = Metric("lambda_max", "largest Hessian eigenvalue", "lower", worst=1e6)
-BEST_RHO = Metric("best_rho", "norm of weights", "lower", worst=10.0)
-SPREAD = Metric("spread", "SD of a logarithm over batch sizes", "lower", worst=10.0)
-STEP = Metric("step_ratio", "times a step of SGD", "lower", worst=100.0)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task, its batch sizes, and what is said of it; `full` is the whole training set."""
-
-    name: str
-    words: str
-    small: int
-    middle: int
-    full: int
-    metric: Metric
-    scales: tuple[str, ...]
-    suffix: str = ""
-
-
-LETTERS = ("laptop", "workstation")
-CLEAN = Task("clean", "letters, right labels", 64, 512, 2048, ERROR, LETTERS)
-NOISY = Task("noisy", "letters, a fifth of the labels wrong", 64, 512, 2048, STOPPED, LETTERS, "-noisy")
-CIFAR = Task("cifar10", "CIFAR-10", 125, 9_000, 45_000, STOPPED, ("paper",), "-cifar")
-PASSES = {"task": "noisy_passes", "method": "sgd"}
+from common.study.model import Arm, Claim, Mix, Published
+from projects.sam_batch_study.arms import (
+    BEST_RHO,
+    CIFAR,
+    CLEAN,
+    ERROR,
+    LAMBDA,
+    LETTERS,
+    NOISY,
+    PASSES,
+    RESNET,
+    SMALL_RESNET,
+    SPREAD,
+    STEP,
+    STOPPED,
+    Task,
+    cost,
+    law,
+    probed,
+    trained,
+    tuned,
+)
 
 QUESTION = "the thesis's question"
 SIZE = "At laptop scale a full batch means 2,048 letters of 16 x 16 pixels, and a perceptron."
+SMALL_SIZE = (
+    "A full batch means 512 letters of 20 classes and 8 x 8 pixels, and a ResNet of 8, 16 and 32 channels."
+)
 PAPER = Published(
     "SAM, CIFAR-10, WRN-28-10", 2.7, "% error (SGD 3.5)", "Foret et al. 2021, table 1", "B = 256, photographs"
 )
@@ -61,33 +44,6 @@ GROWING = Published(
     "README of iiduka-researches/GSAM_batch_inc",
     "photographs, another net",
 )
-
-
-def trained(method: str, batch: int, task: Task, label: str = "") -> Arm:
-    """Fresh nets of a method at a batch size."""
-    name = label or f"{NAMES[method]}, B = {batch:,}"
-    return Arm(name, "retrain", {"task": task.name, "method": method, "batch": batch})
-
-
-def probed(method: str, batch: int) -> Arm:
-    """Their curvature."""
-    where: Mapping[str, str | int] = {"task": CLEAN.name, "method": method, "batch": batch}
-    return Arm(f"{NAMES[method]}, B = {batch:,}", "probe", where)
-
-
-def tuned(method: str) -> Arm:
-    """The best rho over the batch sizes."""
-    return Arm(NAMES[method], "sweep", {"task": CLEAN.name, "method": method})
-
-
-def law(name: str, label: str) -> Arm:
-    """The spread of a law over the batch sizes."""
-    return Arm(label, "law", {"task": CLEAN.name, "law": name})
-
-
-def cost(method: str) -> Arm:
-    """What its step costs at a quarter of the training set."""
-    return Arm(NAMES[method], "cost", {"method": method, "batch": CLEAN.middle})
 
 
 def half_of_gap(label: str, method: str, task: Task) -> Mix:
@@ -107,8 +63,8 @@ def gain(task: Task, batch: int, weight: float) -> tuple[tuple[float, Arm], ...]
     return (weight, trained("sgd", batch, task)), (-weight, trained("sam_batch", batch, task))
 
 
-def premise(task: Task, *, primary: bool) -> Claim:
-    """Larger batches are worse."""
+def premise(task: Task, *, primary: bool, control: Arm | None = None, limits: str = SIZE) -> Claim:
+    """Larger batches are worse; the control, SGD at the middle B if not given, lacks the small batch."""
     return Claim(
         id=f"premise-error{task.suffix}",
         statement=f"The test error of SGD is higher at the full batch than at B = {task.small} ({task.words}).",
@@ -117,10 +73,10 @@ def premise(task: Task, *, primary: bool) -> Claim:
         metric=task.metric,
         method=trained("sgd", task.small, task),
         baseline=trained("sgd", task.full, task),
-        control=trained("sgd", task.middle, task),
+        control=control or trained("sgd", task.middle, task),
         primary=primary,
         scales=task.scales,
-        limits=SIZE,
+        limits=limits,
     )
 
 
@@ -179,7 +135,7 @@ def cheap(task: Task, *, primary: bool) -> Claim:
     )
 
 
-def full_batch(task: Task) -> Claim:
+def full_batch(task: Task, limits: str = SIZE) -> Claim:
     """Whether SAM gains anything at the full batch."""
     return Claim(
         id=f"full-batch-gain{task.suffix}",
@@ -192,6 +148,62 @@ def full_batch(task: Task) -> Claim:
         control=trained("random", task.full, task),
         primary=False,
         published=(PAPER,),
+        scales=task.scales,
+        limits=limits,
+    )
+
+
+def rho_at_fixed_m(task: Task, *, primary: bool) -> Claim:
+    """H1."""
+    where = f" ({task.words})" if task.suffix else ""
+    return Claim(
+        id=f"rho-at-fixed-m{task.suffix}",
+        statement="With m = 64 the best rho does not depend on the batch: the slope of log rho* on log B is within "
+        f"0.15 of zero{where}.",
+        source="hypothesis; no source answers how rho should follow the batch",
+        kind="exponent",
+        metric=BEST_RHO,
+        method=tuned("sam_small", task),
+        control=tuned("sam_batch", task),
+        axis="batch",
+        target=0.0,
+        margin=0.15,
+        primary=primary,
+        scales=task.scales,
+        limits=SIZE,
+    )
+
+
+def rho_law(task: Task, *, primary: bool) -> Claim:
+    """H3."""
+    where = f" ({task.words})" if task.suffix else ""
+    return Claim(
+        id=f"rho-law{task.suffix}",
+        statement=f"With m = B, rho* lambda/||g_m|| varies less over the batch sizes than rho* does{where}.",
+        source="Long & Bartlett 2023: the edge of stability of SAM",
+        kind="superior",
+        metric=SPREAD,
+        method=law("scaled", "rho* lambda/||g||", task),
+        baseline=law("plain", "rho*", task),
+        control=law("shuffled", "rho*, lambda/||g|| of another B", task),
+        primary=primary,
+        scales=task.scales,
+        limits=SIZE,
+    )
+
+
+def smaller_m(task: Task) -> Claim:
+    """Whether SAM gains more by perturbing each quarter of the full batch on its own."""
+    return Claim(
+        id=f"quarter-m{task.suffix}",
+        statement=f"At the full batch SAM with m = B/4 has a lower error than with m = B ({task.words}).",
+        source="Andriushchenko & Flammarion 2022: the perturbation batch must be small",
+        kind="superior",
+        metric=task.metric,
+        method=trained("sam_quarter", task.full, task),
+        baseline=trained("sam_batch", task.full, task),
+        control=trained("sam_sub", task.full, task),
+        primary=False,
         scales=task.scales,
         limits=SIZE,
     )
@@ -213,34 +225,9 @@ CLAIMS = (
         limits=SIZE + " Sharpness is reported as an outcome, never as the explanation.",
     ),
     half_removed(CLEAN, primary=True),
-    Claim(
-        id="rho-at-fixed-m",
-        statement="With m = 64 the best rho does not depend on the batch: the slope of log rho* on log B is within "
-        "0.15 of zero.",
-        source="hypothesis; no source answers how rho should follow the batch",
-        kind="exponent",
-        metric=BEST_RHO,
-        method=tuned("sam_small"),
-        control=tuned("sam_batch"),
-        axis="batch",
-        target=0.0,
-        margin=0.15,
-        scales=LETTERS,
-        limits=SIZE,
-    ),
+    rho_at_fixed_m(CLEAN, primary=True),
     vanishes(CLEAN, primary=True),
-    Claim(
-        id="rho-law",
-        statement="With m = B, rho* lambda/||g_m|| varies less over the batch sizes than rho* does.",
-        source="Long & Bartlett 2023: the edge of stability of SAM",
-        kind="superior",
-        metric=SPREAD,
-        method=law("scaled", "rho* lambda/||g||"),
-        baseline=law("plain", "rho*"),
-        control=law("shuffled", "rho*, lambda/||g|| of another B"),
-        scales=LETTERS,
-        limits=SIZE,
-    ),
+    rho_law(CLEAN, primary=True),
     cheap(CLEAN, primary=True),
     Claim(
         id="cheap-step",
@@ -303,6 +290,18 @@ CLAIMS = (
     vanishes(NOISY, primary=False),
     cheap(NOISY, primary=False),
     full_batch(NOISY),
+    rho_at_fixed_m(NOISY, primary=False),
+    rho_law(NOISY, primary=False),
+    smaller_m(CLEAN),
+    premise(
+        SMALL_RESNET,
+        primary=False,
+        control=trained("random", SMALL_RESNET.full, SMALL_RESNET),
+        limits=SMALL_SIZE,
+    ),
+    full_batch(SMALL_RESNET, SMALL_SIZE),
+    premise(RESNET, primary=False),
+    full_batch(RESNET),
     premise(CIFAR, primary=True),
     half_removed(CIFAR, primary=True),
     vanishes(CIFAR, primary=True),

@@ -12,14 +12,18 @@ from matplotlib.figure import Figure
 
 from common.study.report.style import ARM_COLOURS, MUTED, Colours
 from common.study.statistics import t_interval
-from projects.sam_batch_study.claims import NAMES
+from projects.sam_batch_study.arms import NAMES
 from projects.sam_batch_study.study import STUDY
 
 Row = Mapping[str, Any]
 WIDTH = 6.8
 COLOURS = Colours(STUDY).lines("method", NAMES)
-TASKS = {"clean": ("test_error", "clean labels, equal training loss"),
-         "noisy": ("stopped_error", "a fifth of the labels wrong, best step")}  # fmt: skip
+TASKS = {
+    "clean": ("test_error", "clean labels"),
+    "noisy": ("stopped_error", "a fifth wrong, best step"),
+    "small_resnet": ("test_error", "small ResNet, clean"),
+    "resnet": ("test_error", "ResNet, clean"),
+}  # test_error: all at equal training loss
 
 
 def error_by_batch(rows: Sequence[Row], scale: str) -> Figure:
@@ -31,48 +35,69 @@ def error_by_batch(rows: Sequence[Row], scale: str) -> Figure:
         metric, title = TASKS[task]
         _lines(axes, _stage(rows, "retrain", task=task), metric)
         axes.set(xlabel="batch size B", ylabel="test error", title=title)
-        _batches(axes, rows)
+        _batches(axes, _stage(rows, "retrain", task=task))
     _legend(figure, panels)
     return figure
 
 
 def rho_by_batch(rows: Sequence[Row], scale: str) -> Figure:
-    """Validation error over (B, rho) as a heat map, and each seed's best rho, a panel for each method."""
+    """Validation error over (B, rho) as a heat map, and each seed's best rho: a row a task, a column a method."""
     swept = _stage(rows, "sweep")
+    tasks = [task for task in TASKS if any(row["task"] == task for row in swept)]
     methods = [method for method in NAMES if any(row["method"] == method for row in swept)]
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
-    panels = np.atleast_1d(np.asarray(figure.subplots(1, max(1, len(methods)), sharey=True)))
-    for axes, method in zip(panels, methods, strict=False):
-        mine = [row for row in swept if row["method"] == method]
-        batches = sorted({int(row["batch"]) for row in mine})
-        rhos = sorted(float(key.removeprefix("error_at_")) for key in mine[0] if key.startswith("error_at_"))
-        error = np.array(
-            [[np.mean(_column(mine, f"error_at_{rho:g}", batch=batch)) for batch in batches] for rho in rhos]
-        )
-        top = np.min(error) + 2 * (np.median(error) - np.min(error)) + 1e-9
-        drawn = axes.pcolormesh(
-            range(len(batches)), np.log2(rhos), error, cmap="Greys", vmax=top, shading="nearest", alpha=0.6
-        )
-        for place, batch in enumerate(batches):
-            best = np.log2(_column(mine, "best_rho", batch=batch))
-            spread = np.linspace(-0.18, 0.18, len(best))
-            axes.plot(place + spread, best, "o", color=COLOURS[method], markersize=3.5, fillstyle="none")
-        middle = [float(np.median(np.log2(_column(mine, "best_rho", batch=batch)))) for batch in batches]
-        axes.plot(range(len(batches)), middle, color=COLOURS[method])
-        axes.set(xlabel="batch size B", title=NAMES[method])
-        axes.set_xticks(range(len(batches)), [f"{batch:,}" for batch in batches])
-        axes.set_yticks(np.log2(rhos), [f"{rho:g}" for rho in rhos])
-        figure.colorbar(drawn, ax=axes, label="validation error")
-    panels[0].set_ylabel("rho")
+    down, across = max(1, len(tasks)), max(1, len(methods))
+    figure = Figure(figsize=(WIDTH, 0.3 + 2.8 * down), layout="constrained")
+    panels = figure.subplots(down, across, sharey=True, squeeze=False)
+    for line, task in zip(panels, tasks, strict=False):
+        for axes, method in zip(line, methods, strict=True):
+            mine = _stage(rows, "sweep", task=task, method=method)
+            if mine:
+                _heat(figure, axes, mine, COLOURS[method])
+            axes.set(xlabel="batch size B", title=f"{NAMES[method]}\n{TASKS[task][1]}")
+        line[0].set_ylabel("rho")
     return figure
+
+
+def _heat(figure: Figure, axes: Axes, mine: Sequence[Row], colour: str) -> None:
+    batches = sorted({int(row["batch"]) for row in mine})
+    keys = [key for key in mine[0] if key.startswith("error_at_") and mine[0][key] not in (None, "")]
+    rhos = sorted(float(key.removeprefix("error_at_")) for key in keys)
+    error = np.array(
+        [[np.mean(_column(mine, f"error_at_{rho:g}", batch=batch)) for batch in batches] for rho in rhos]
+    )
+    top = float(np.min(error) + 2 * (np.median(error) - np.min(error)) + 1e-9)
+    drawn = axes.pcolormesh(
+        range(len(batches)), np.log2(rhos), error, cmap="Greys", vmax=top, shading="nearest", alpha=0.6
+    )
+    for place, batch in enumerate(batches):
+        best = np.log2(_column(mine, "best_rho", batch=batch))
+        spread = np.linspace(-0.18, 0.18, len(best))
+        axes.plot(place + spread, best, "o", color=colour, markersize=3.5, fillstyle="none")
+    middle = [float(np.median(np.log2(_column(mine, "best_rho", batch=batch)))) for batch in batches]
+    axes.plot(range(len(batches)), middle, color=colour)
+    axes.set_xticks(range(len(batches)), [f"{batch:,}" for batch in batches])
+    axes.set_yticks(np.log2(rhos), [f"{rho:g}" for rho in rhos])
+    figure.colorbar(drawn, ax=axes, label="validation error")
 
 
 def rho_law(rows: Sequence[Row], scale: str) -> Figure:
     """rho* of each seed and batch size against ‖g_m‖/λ, both logarithmic; the dashed line has slope one."""
-    figure = Figure(figsize=(WIDTH * 0.7, 3.2), layout="constrained")
-    axes = figure.subplots()
-    tuned = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "sweep", method="sam_batch")}
-    curved = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "probe", method="sam_batch")}
+    swept = _stage(rows, "sweep", method="sam_batch")
+    tasks = [task for task in TASKS if any(row["task"] == task for row in swept)]
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    panels = figure.subplots(1, max(1, len(tasks)), squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=False):
+        _law(axes, rows, task)
+        axes.set_title(TASKS[task][1])
+    for axes in panels:
+        axes.set(xlabel="norm of the normalised gradient / lambda_max", ylabel="best rho")
+    return figure
+
+
+def _law(axes: Axes, rows: Sequence[Row], task: str) -> None:
+    arm = {"task": task, "method": "sam_batch"}
+    tuned = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "sweep", **arm)}
+    curved = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "probe", **arm)}
     points: list[tuple[float, float]] = []
     for colour, batch in zip(ARM_COLOURS, sorted({key[1] for key in tuned}), strict=False):
         keys = [key for key in tuned if key[1] == batch and key in curved]
@@ -85,13 +110,11 @@ def rho_law(rows: Sequence[Row], scale: str) -> Figure:
         ends = np.array([np.nanmin(x), np.nanmax(x)])
         axes.loglog(ends, ends * np.exp(np.nanmean(np.log(y / x))), "--", color=MUTED, label="slope 1")
         axes.legend(frameon=False)
-    axes.set(xlabel="norm of the normalised gradient / lambda_max", ylabel="best rho")
-    return figure
 
 
 def sharpness(rows: Sequence[Row], scale: str) -> Figure:
-    """λ_max and the trace at the last weights against B."""
-    probed = _stage(rows, "probe")
+    """λ_max and the trace at the last weights against B, of clean labels: equal training loss."""
+    probed = _stage(rows, "probe", task="clean")
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, metric, label in zip(panels, ("lambda_max", "trace"), ("lambda_max", "trace"), strict=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from common.curvature.lanczos import lambda_max
 from common.curvature.landscape import Landscape
 from common.curvature.sharpness import m_sharpness
 from common.curvature.trace import hessian_trace
+from common.errors import BadInputError
 from common.study.model import Member, Metrics
 from common.tracking.record import Recorder
 from projects.sam_batch_study.models import build
@@ -44,7 +46,7 @@ def measure(member: Member) -> Metrics:
     landscape = Landscape(model, nn.functional.cross_entropy, x, y, chunk=int(options["chunk"]))
     middle: list[tuple[float, float]] = []
     with Recorder(member.out) as record:
-        for level in LEVELS:
+        for level in levels(options):
             if f"loss {level:g}" in weights:
                 model.load_state_dict(weights[f"loss {level:g}"])
                 middle.append(
@@ -64,6 +66,19 @@ def measure(member: Member) -> Metrics:
         "middle_lambda": float(way[0]),
         "middle_norm": float(way[1]),
     }
+
+
+def levels(options: Mapping[str, Any]) -> list[float]:
+    """The training losses of `probe.levels`.
+
+    Raises:
+        BadInputError: one at which training keeps no weights.
+    """
+    wanted = [float(level) for level in options["levels"]]
+    strange = sorted(set(wanted) - set(LEVELS))
+    if strange:
+        raise BadInputError(f"probe.levels: weights are kept at training losses {LEVELS}, not at {strange}.")
+    return wanted
 
 
 def _on_the_way(

@@ -12,6 +12,7 @@ ENGINES = {
     "clean": f"{HERE}.stacked:train",
     "noisy": f"{HERE}.stacked:train",
     "noisy_passes": f"{HERE}.stacked:train",
+    "small_resnet": f"{HERE}.single:train_singly",
     "resnet": f"{HERE}.single:train_singly",
     "cifar10": f"{HERE}.single:train_singly",
     "cifar10_bn": f"{HERE}.single:train_singly",
@@ -79,8 +80,8 @@ STUDY = Study(
     curves=(
         Curves(
             id="curvature",
-            caption="Largest Hessian eigenvalue where the training loss first came below a level; training runs from "
-            "right to left.",
+            caption="Largest Hessian eigenvalue where the training loss first came below a level; clean "
+            "labels; training runs from right to left.",
             stage="probe",
             x="level",
             y="lambda_max",
@@ -88,11 +89,12 @@ STUDY = Study(
             line="method",
             x_label="training loss",
             y_label="lambda_max",
+            where={"task": "clean"},
         ),
         Curves(
             id="edge",
             caption="Full batch only: lambda_max over the edge of stability of SAM at the learning rate of that step. "
-            "At a smaller batch the edge is no limit, and none is drawn.",
+            "At a smaller batch the edge is no limit, and none is drawn; clean labels.",
             stage="probe",
             x="level",
             y="full_batch_edge_ratio",
@@ -100,6 +102,7 @@ STUDY = Study(
             line="method",
             x_label="training loss",
             y_label="lambda_max / edge",
+            where={"task": "clean"},
         ),
     ),
     figures=(
@@ -131,9 +134,10 @@ STUDY = Study(
     ),
     packages=("torch", "numpy", "pytorch-lightning", "scipy", "timm", "pillow", "matplotlib"),
     limits={
-        "laptop": "Letters of 16 x 16 pixels, 2,048 training images and a perceptron of three hidden layers: a full "
-        "batch is honest here, and says nothing of the sizes at which batches hurt ImageNet. rho has the size of this "
-        "net's weights; only its change with the batch carries over.",
-        "workstation": "Still letters; a GroupNorm ResNet beside the perceptron.",
+        "laptop": "Letters of 16 x 16 pixels, 2,048 training images and a perceptron of three hidden layers, and 512 "
+        "letters of 8 x 8 pixels for a ResNet at two batch sizes: a full batch is honest here, and says nothing of "
+        "the sizes at which batches hurt ImageNet. rho has the size of this net's weights; only its change with the "
+        "batch carries over.",
+        "workstation": "Still letters; GroupNorm ResNets beside the perceptron.",
     },
 )

@@ -47,7 +47,8 @@ def select(rows: Iterable[Row], spec: Curves) -> dict[str, dict[str, dict[str, t
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for row in rows:
-        if row.get("stage") == spec.stage and row.get("key") in wanted and _finite(row.get("value")):
+        mine = all(row.get(axis) == value for axis, value in {"stage": spec.stage, **spec.where}.items())
+        if mine and row.get("key") in wanted and _finite(row.get("value")):
             where = (str(row.get(spec.panel, "")), str(row.get(spec.line, "")), str(row.get("seed", "0")))
             found[where][float(row["step"])][str(row["key"])].append(float(row["value"]))
     panels: dict[str, dict[str, dict[str, tuple[Floats, Floats]]]] = {}

@@ -123,6 +123,13 @@ def curve_rows(values: dict[str, list[list[float]]], steps: list[int]) -> list[d
     ]
 
 
+def test_curves_of_some_jobs_leave_the_others_out() -> None:
+    rows = [row | {"task": task} for task in ("a", "b") for row in curve_rows({task: [[1.0, 2.0]]}, [0, 1])]
+    spec = Curves("c", "", "imitate", "step", "return", "env", "method")
+    assert set(select(rows, spec)["pendulum"]) == {"a", "b"}
+    assert set(select(rows, replace(spec, where={"task": "b"}))["pendulum"]) == {"b"}
+
+
 def test_bands_are_student_t_intervals_of_the_mean() -> None:
     rng = np.random.default_rng(0)
     ys = rng.normal(size=(8, 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from projects.sam_batch_study import figures
@@ -70,3 +71,18 @@ def test_an_arm_that_did_not_fit_has_a_cross_in_place_of_a_point() -> None:
     assert drawn.get_ylim()[1] < 0.5
     crosses = [line for line in drawn.get_lines() if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[64], [64]]
+
+
+def test_tasks_do_not_share_a_panel() -> None:
+    extra = [
+        row | {"task": "noisy", "best_rho": 0.4, "error_at_0.1": ""}
+        for row in rows()
+        if row["stage"] == "sweep"
+    ]
+    drawn = figures.rho_by_batch(rows() + extra, "laptop")
+    titled = [axes for axes in drawn.axes if axes.get_title()]
+    ticks = [[float(tick.get_text()) for tick in axes.get_yticklabels()] for axes in titled]
+    assert len(titled) == 2 and ticks[1] == [0.2, 0.4]
+    circles = [line for line in titled[1].get_lines() if line.get_marker() == "o"]
+    assert {float(y) for line in circles for y in line.get_ydata()} == {float(np.log2(0.4))}
+    assert len(figures.rho_law(rows() + extra, "laptop").axes) == 2

@@ -174,6 +174,17 @@ def test_augmentation_shifts_and_mirrors() -> None:
     assert augmented((x, 3), generator(0, 0))[1] == 3
 
 
+def test_letters_that_are_loaded_a_batch_at_once_have_the_bits_of_those_loaded_one_by_one() -> None:
+    part = splits(3, IMAGES | {"label_noise": 0.25}).train.first(20)
+    x, y = tensors(part)
+    found = [torch.cat(each) for each in zip(*in_order(part, 8), strict=True)]
+    assert torch.equal(found[0], x) and torch.equal(found[1], y)
+    order = generator(5, "shuffle", 0)
+    first = torch.randperm(20, generator=order)[:8]
+    images, labels = next(iter(Batches(part, 8, 2, 5, augment=False).train_dataloader()))
+    assert torch.equal(images, x[first]) and torch.equal(labels, y[first])
+
+
 def test_in_order_gives_every_image_once_and_draws_nothing() -> None:
     part = splits(0, IMAGES).validation
     before = torch.get_rng_state()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ def same_seed(ref: JobRef, seed: int) -> bool:
 
 @pytest.fixture
 def searched(stages: Stages) -> Stages:
-    cfg = support.config(
-        rule=SAM, search={"multipliers": {"sqrt": [0.5, 1.0], "linear": []}, "rhos": [0.05, 0.1]}
-    )
+    grid = {"multipliers": {"sqrt": [0.5, 1.0], "linear": []}, "rhos": [0.05, 0.1], "extension": 0}
+    cfg = support.config(rule=SAM, search=grid)
     stages.run("search", stages.members("search", cfg, (900, 901), {}, **AXES))
     return stages
 
@@ -73,8 +73,52 @@ def test_a_trial_that_did_not_fit_on_every_seed_is_not_chosen(tmp_path: Path) ->
     assert search.choice([one]) == (0.1, 0.2)
     assert search.choice([one, two]) == (0.1, 0.1)
     other = job(tmp_path / "3", [row(0.3, 0.2, fitted=True)])
-    with pytest.raises(BadInputError, match="different trials"):
+    with pytest.raises(BadInputError, match="no trial in common"):
         search.choice([one, other])
+
+
+def table(errors: Mapping[float, float], rho: float = 0.1) -> list[dict[str, Any]]:
+    return [{"lr": lr, "rho": rho, "error": error, "fitted": True} for lr, error in errors.items()]
+
+
+def test_beyond_an_end_of_the_grid_lie_the_next_learning_rates_in_its_ratio() -> None:
+    low, high, middle = (
+        {0.1: 0.1, 0.2: 0.2, 0.6: 0.3},
+        {0.1: 0.3, 0.2: 0.2, 0.6: 0.1},
+        {0.1: 0.3, 0.2: 0.1, 0.6: 0.2},
+    )
+    assert search.beyond(table(low), 1) == [0.05]
+    assert search.beyond(table(high), 2) == [pytest.approx(1.8), pytest.approx(5.4)]
+    assert search.beyond(table(middle), 1) == []
+    assert search.beyond(table({0.1: 0.3}), 1) == []
+
+
+def test_an_unfitted_trial_at_an_end_extends_nothing() -> None:
+    tried = table({0.1: 0.3, 0.2: 0.2, 0.6: 0.1})
+    tried[2]["fitted"] = False
+    assert search.beyond(tried, 1) == []
+
+
+def test_an_extension_counts_where_every_search_seed_made_it(tmp_path: Path) -> None:
+    one = job(tmp_path / "1", table({0.1: 0.2, 0.2: 0.3, 0.05: 0.1}))
+    two = job(tmp_path / "2", table({0.1: 0.2, 0.2: 0.1}))
+    three = job(tmp_path / "3", table({0.1: 0.2, 0.2: 0.3, 0.05: 0.1}))
+    assert search.choice([one, three]) == (0.05, 0.1)
+    assert search.choice([one, two]) == (0.1, 0.1)
+
+
+def test_a_search_whose_best_learning_rate_lies_at_an_end_goes_on_there_once(stages: Stages) -> None:
+    """Small learning rates: the larger is best, on every seed and alone."""
+    grid = {"lr": 0.02, "multipliers": {"sqrt": [0.1, 1.0], "linear": []}, "rhos": [0.05, 0.1]}
+    cfg = support.config(rule=SAM, search=grid, train={"steps": 24, "looks": 6, "fit": 0.0})
+    metrics = stages.run("search", stages.members("search", cfg, (900, 901), {}, **AXES))
+    for one, ref in zip(metrics, stages.finished["search"], strict=True):
+        tried = read_json(ref.folder / search.TRIALS)
+        assert [(row["lr"], row["rho"]) for row in tried[4:]] == [(0.2, 0.05), (0.2, 0.1)]
+        assert one["trials"] == 6 and one["extended"] == 1.0
+        assert one["open"] == float(one["best_lr"] in (0.002, 0.2))
+    alone = stages.members("search", cfg, (901,), {}, "alone", **AXES)
+    assert stages.run("search", alone) == metrics[1:]
 
 
 def test_learning_rates_follow_both_laws_of_scaling_once_each() -> None:
@@ -84,18 +128,20 @@ def test_learning_rates_follow_both_laws_of_scaling_once_each() -> None:
 
 
 def test_the_laptop_gives_every_method_the_same_number_of_trials() -> None:
-    """SAM's three learning rates times three rhos, and SGD's nine learning rates; a control has fewer."""
+    """SAM's three learning rates times three rhos, and SGD's nine; three more at an end. A control has fewer."""
     from common.study.config import compose
     from common.study.jobs import expand, load_study
 
     jobs = expand(load_study("sam_batch_study"), compose("sam_batch_study", "laptop"))
-    counts: dict[str, set[int]] = {}
+    counts: dict[str, set[tuple[int, int]]] = {}
     for job in jobs:
         if job.stage.name == "search":
-            tried = search.trials(job.config["search"], int(job.axes["batch"]))
-            counts.setdefault(str(job.axes["method"]), set()).add(len(tried))
-    assert counts.pop("sgd_long") == {4}
-    assert list(counts.values()) == [{9}] * len(counts)
+            options = job.config["search"]
+            tried = len(search.trials(options, int(job.axes["batch"])))
+            more = options["extension"] * len(options["rhos"])
+            counts.setdefault(str(job.axes["method"]), set()).add((tried, more))
+    assert counts.pop("sgd_long") == {(4, 1)}
+    assert list(counts.values()) == [{(9, 3)}] * len(counts)
 
 
 def curve(*errors: float, norm: float = 1.0, unfit: tuple[int, ...] = ()) -> dict[float, Point]:
