@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from projects.fp16_cnn import cpu
+from projects.fp16_cnn.buffers import Layout
 from projects.fp16_cnn.packing import padded
-from projects.fp16_cnn.precision import Precision
+from projects.fp16_cnn.precision import BYTES, Precision
 from projects.fp16_cnn.shape import LayerShape
 
+PAGE = 4096
 Order = Literal["panels", "pixels"]
 
 
@@ -39,16 +42,81 @@ def registers() -> int:
     return 28 if cpu.has("avx512f") else 6
 
 
+def depthwise(shape: LayerShape) -> bool:
+    """Whether every channel has a kernel of its own."""
+    return shape.groups == shape.in_channels == shape.out_channels
+
+
 def default(shape: LayerShape, precision: Precision) -> Blocking:
     """A good blocking without measuring: one vector and 14 pixels, more vectors where pixels are few."""
     room = registers()
-    if shape.groups == shape.in_channels == shape.out_channels:
-        return Blocking(2 if shape.out_height > 1 and room > 6 else 1, 7 if room > 6 else 4, "pixels")
+    if depthwise(shape):
+        return Blocking(2 if shape.out_height > 1 and room > 6 else 1, min(7, room), "pixels")
     positions = shape.batch * shape.out_height * shape.out_width
     panels = -(-padded(shape.out_channels) // lanes(shape, precision))
+    pixels = min(positions, room, _pixels(shape, precision))
     if positions >= 14:
-        return Blocking(1, min(14, room))
-    pixels = min(positions, room)
-    most = max(1, min(8 if pixels == 1 else room // pixels, panels))
-    fitting = [vectors for vectors in range(1, most + 1) if panels % vectors == 0]
-    return Blocking(fitting[-1] if 2 * fitting[-1] > most else most, pixels)
+        if shape.kernel[0] == 1 or pixels > 7 or room < 14:
+            return Blocking(1, pixels)
+        converted = precision.weights != "float32" and precision.multiplies == "float32"
+        return Blocking(_fitting(panels, 4 if converted else 2), pixels)
+    return Blocking(_fitting(panels, 8 if pixels == 1 else room // pixels), pixels)
+
+
+def _pixels(shape: LayerShape, precision: Precision) -> int:
+    """14, or so few that the tile's inputs do not push each other out of the first cache, or one row of a small image.
+
+    Pixels whose distance is a multiple of 4 KiB share one set of 8 lines; one row lets the kernel skip padding.
+    """
+    number = precision.activations if precision.multiplies == "bfloat16" else "float32"
+    distance = shape.stride[1] * padded(shape.in_channels) * BYTES[number]
+    sets = PAGE // math.gcd(distance, PAGE)
+    most = min(14, 7 * sets)
+    if (
+        shape.in_channels // shape.groups < 8
+    ):  # an image: every pixel is a cache line of which a few bytes are used
+        most = min(most, 7)
+    return min(most, shape.out_width) if shape.kernel[0] > 1 and shape.out_width >= 7 else most
+
+
+def _fitting(panels: int, most: int) -> int:
+    """Vectors of a panel, at most `most`: a divisor of their number, unless all divisors are small."""
+    most = max(1, min(most, panels))
+    divisor = max(vectors for vectors in range(1, most + 1) if panels % vectors == 0)
+    return divisor if 2 * divisor > most else most
+
+
+def candidates(shape: LayerShape, precision: Precision) -> list[Blocking]:
+    """The blockings worth trying, the default first."""
+    first, room = default(shape, precision), registers()
+    positions = shape.batch * shape.out_height * shape.out_width
+    panels = -(-padded(shape.out_channels) // lanes(shape, precision))
+    if depthwise(shape):
+        sizes = [(1, 14), (1, 7), (2, 7), (2, 4), (3, 5), (4, 4)]
+        tried = [Blocking(rows, columns, "pixels") for rows, columns in sizes if rows <= shape.out_height]
+    elif positions == 1:
+        tried = [Blocking(vectors, 1) for vectors in (4, 8, 12, 16) if vectors <= panels]
+    else:
+        sizes = [(1, 7), (1, 14), (2, 7), (4, 7), (1, 28), (3, 7), (2, 14), (2, positions), (3, positions)]
+        fitting = [(v, t) for v, t in sizes if v <= panels and t <= positions and v * t <= room]
+        tried = [Blocking(v, t, order) for v, t in dict.fromkeys(fitting) for order in ("panels", "pixels")]
+    return list(dict.fromkeys([first, *tried]))
+
+
+def best(
+    shape: LayerShape,
+    precision: Precision,
+    source: Layout | None = None,
+    target: Layout | None = None,
+) -> Blocking:
+    """The fastest candidate on this CPU, measured once and then read from the cache file.
+
+    Args:
+        source, target: their borders matter; None: a border as wide as the padding, and none.
+
+    Raises:
+        BadInputError: the shape makes no layer.
+    """
+    from projects.fp16_cnn import tuner
+
+    return tuner.best(shape, precision, source, target)

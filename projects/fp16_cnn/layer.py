@@ -56,7 +56,7 @@ def build(
     phases: list[Phase] = []
     x: str | np.ndarray = "x"
     reads = source
-    depthwise = shape.groups == shape.in_channels == shape.out_channels
+    depthwise = blockings.depthwise(shape)
     converted = precision.multiplies == "float32" or precision.emulated
     if source.storage == "float16" and converted and not depthwise:
         # converted once per call: a conversion for every multiplication would cost more than the multiplication

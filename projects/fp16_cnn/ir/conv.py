@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from projects.fp16_cnn.blocking import Blocking, lanes
+from projects.fp16_cnn.blocking import Blocking, depthwise, lanes
 from projects.fp16_cnn.buffers import Layout
 from projects.fp16_cnn.ir.depthwise import DepthwiseSums
 from projects.fp16_cnn.ir.emitter import Emitter
@@ -66,7 +66,7 @@ class Convolution:
     @cached_property
     def depthwise(self) -> bool:
         """Whether every channel has a kernel of its own."""
-        return self.shape.groups == self.shape.in_channels == self.shape.out_channels
+        return depthwise(self.shape)
 
     @cached_property
     def starts(self) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Literal
 
+from projects.fp16_cnn import cpu
 from projects.fp16_cnn.ir.emitter import Emitter
 from projects.fp16_cnn.precision import BYTES, Storage
 
@@ -41,9 +42,25 @@ def load(e: Emitter, address: str, lanes: int, storage: Storage) -> str:
 def store(e: Emitter, number: str, address: str, lanes: int, storage: Storage) -> None:
     """Round a vector to `storage` (nearest even) and write it."""
     kind = vector(lanes, storage)
-    if storage != "float32":
+    if storage == "bfloat16" and not cpu.has("avx512bf16"):
+        kind, number = f"<{lanes} x i16>", _to_bf16(e, number, lanes)
+    elif storage != "float32":
         number = e.value(f"fptrunc {vector(lanes)} {number} to {kind}")
     e.line(f"store {kind} {number}, ptr {address}, align {16 * BYTES[storage]}")
+
+
+def _to_bf16(e: Emitter, number: str, lanes: int) -> str:
+    """Rounding in integers, as `packing.to_bf16` does it: LLVM would call a function that older libraries lack."""
+    integers = f"<{lanes} x i32>"
+    bits = e.value(f"bitcast {vector(lanes)} {number} to {integers}")
+    upper = e.value(f"lshr {integers} {bits}, splat (i32 16)")
+    odd = e.value(f"and {integers} {upper}, splat (i32 1)")
+    moved = e.value(f"add {integers} {bits}, {e.value(f'add {integers} {odd}, splat (i32 32767)')}")
+    rounded = e.value(f"lshr {integers} {moved}, splat (i32 16)")
+    quiet = e.value(f"or {integers} {upper}, splat (i32 64)")
+    lost = e.value(f"fcmp uno {vector(lanes)} {number}, {number}")
+    kept = e.value(f"select <{lanes} x i1> {lost}, {integers} {quiet}, {integers} {rounded}")
+    return e.value(f"trunc {integers} {kept} to <{lanes} x i16>")
 
 
 def broadcast(e: Emitter, scalar: str, element: str, lanes: int) -> str:
