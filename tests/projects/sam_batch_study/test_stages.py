@@ -262,6 +262,14 @@ def test_the_edge_is_told_where_the_batch_is_the_training_set(searched: Stages) 
     )
 
 
+def test_a_probe_at_a_training_loss_without_weights_is_refused() -> None:
+    from projects.sam_batch_study.probe import levels
+
+    assert levels({"levels": [0.5, 2]}) == [0.5, 2.0]
+    with pytest.raises(BadInputError, match=r"probe\.levels.*not at \[1\.0\]"):
+        levels({"levels": [2.0, 1.0]})
+
+
 def test_the_spread_of_each_law() -> None:
     from projects.sam_batch_study.law import spread
 
