@@ -5,15 +5,15 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any
 
 from common.errors import BadInputError
 from projects.fp16_cnn import compiler
 from projects.fp16_cnn.blocking import Blocking
 from projects.fp16_cnn.buffers import Buffer, Layout
+from projects.fp16_cnn.crew import Jobs, crew
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class Phase:
     ir: str
     operands: tuple[Any, ...]
     tiles: int
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernel")
 
 
 class Layer:
@@ -87,23 +82,20 @@ class Layer:
         """
         self._check(x, y, residual)
         pointers = {"x": x.pointer, "y": y.pointer, "residual": residual.pointer if residual else 0}
-        calls: list[list[Callable[[], None]]] = []
+        runs: list[Callable[[], None]] = []
         for phase, compiled in zip(self.phases, self.compiled, strict=True):
             addresses = [
                 pointers[operand] if isinstance(operand, str) else operand.ctypes.data
                 for operand in phase.operands
             ]
             parts = max(1, min(self.threads, phase.tiles))
-            cuts = [phase.tiles * part // parts for part in range(parts + 1)]
-            calls.append(
-                [_call(compiled.call, addresses, start, stop) for start, stop in itertools.pairwise(cuts)]
-            )
-        if all(len(parts) == 1 for parts in calls):
-            if len(calls) == 1:
-                return calls[0][0]
-            return lambda: _in_turn(calls)
-        pool = _pool(self.threads - 1)
-        return lambda: _shared(calls, pool)
+            if parts == 1:
+                runs.append(_call(compiled.call, addresses, phase.tiles))
+                continue
+            cuts = itertools.pairwise(phase.tiles * part // parts for part in range(parts + 1))
+            jobs = Jobs([(compiled.address, (*addresses, *cut)) for cut in cuts])
+            runs.append(partial(crew(self.threads).run, jobs))
+        return runs[0] if len(runs) == 1 else partial(_in_turn, runs)
 
     def _check(self, x: Buffer, y: Buffer, residual: Buffer | None) -> None:
         given = {
@@ -120,25 +112,12 @@ class Layer:
             raise BadInputError("a layer cannot write over its own input: give it another buffer.")
 
 
-def _call(
-    function: Callable[..., None], addresses: Sequence[int], start: int, stop: int
-) -> Callable[[], None]:
+def _call(function: Callable[..., None], addresses: Sequence[int], tiles: int) -> Callable[[], None]:
     """A call with its arguments converted once."""
-    arguments = [ctypes.c_void_p(address) for address in addresses]
-    arguments += [ctypes.c_int64(start), ctypes.c_int64(stop)]
-    return lambda: function(*arguments)
+    pointers = [ctypes.c_void_p(address) for address in addresses]
+    return partial(function, *pointers, ctypes.c_int64(0), ctypes.c_int64(tiles))
 
 
-def _in_turn(calls: Sequence[Sequence[Callable[[], None]]]) -> None:
-    for parts in calls:
-        for part in parts:
-            part()
-
-
-def _shared(calls: Sequence[Sequence[Callable[[], None]]], pool: ThreadPoolExecutor) -> None:
-    """Run each phase's parts at the same time: the last phase's results are complete before the next begins."""
-    for own, *others in calls:
-        waiting = [pool.submit(other) for other in others]
-        own()
-        for future in waiting:
-            future.result()
+def _in_turn(runs: Sequence[Callable[[], None]]) -> None:
+    for run in runs:
+        run()
