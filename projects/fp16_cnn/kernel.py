@@ -30,6 +30,18 @@ class Phase:
     tiles: int
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A layer's call on certain buffers; it keeps them alive, as its pointers cannot."""
+
+    run: Callable[[], None]
+    held: tuple[Any, ...]
+
+    def __call__(self) -> None:
+        """Compute."""
+        self.run()
+
+
 class Layer:
     """One layer of a network.
 
@@ -55,7 +67,7 @@ class Layer:
             compiler.compile_function(phase.ir, "kernel", len(phase.operands), 2) for phase in phases
         ]
         self.compile_seconds = sum(compiled.seconds for compiled in self.compiled)
-        self._bound: dict[tuple[int, int, int], Callable[[], None]] = {}
+        self._bound: dict[tuple[int, int, int], Bound] = {}
 
     def assembly(self, cpu: str | None = None, features: str | None = None) -> str:
         """The machine code of its kernels, for this CPU or for another one that LLVM knows."""
@@ -74,7 +86,7 @@ class Layer:
             run = self._bound[key] = self.bind(x, y, residual)
         run()
 
-    def bind(self, x: Buffer, y: Buffer, residual: Buffer | None = None) -> Callable[[], None]:
+    def bind(self, x: Buffer, y: Buffer, residual: Buffer | None = None) -> Bound:
         """The same as a function without arguments, for repeated calls.
 
         Raises:
@@ -95,7 +107,7 @@ class Layer:
             cuts = itertools.pairwise(phase.tiles * part // parts for part in range(parts + 1))
             jobs = Jobs([(compiled.address, (*addresses, *cut)) for cut in cuts])
             runs.append(partial(crew(self.threads).run, jobs))
-        return runs[0] if len(runs) == 1 else partial(_in_turn, runs)
+        return Bound(runs[0] if len(runs) == 1 else partial(_in_turn, runs), (self, x, y, residual))
 
     def _check(self, x: Buffer, y: Buffer, residual: Buffer | None) -> None:
         given = {

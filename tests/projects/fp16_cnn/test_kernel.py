@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -30,6 +33,20 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
             layer(x, y)
         results.append(y.array.tobytes())
     assert results[0] == results[1] == results[2]
+
+
+def test_a_bound_call_keeps_its_buffers() -> None:
+    layout = Layout(1, 1, 1, 16)
+    layer = build(
+        LayerShape("conv", 1, 16, 16), "f32", np.zeros((16, 16, 1, 1), np.float32), None,
+        source=layout, target=layout,
+    )  # fmt: skip
+    call = layer.bind(Buffer(layout), Buffer(layout))
+    owners = [weakref.ref(held) for held in call.held if held is not None]
+    del layer
+    gc.collect()
+    assert all(owner() is not None for owner in owners)
+    call()
 
 
 def test_a_kernel_is_compiled_once_and_keeps_its_time() -> None:
