@@ -10,6 +10,7 @@ override export SEEDS := $(value SEEDS)
 override export TRACK := $(value TRACK)
 override export ARGS := $(value ARGS)
 override export YES := $(value YES)
+override export SOURCE := $(value SOURCE)
 override export PYTHON := $(value PYTHON)
 
 STUDY = @set -f; exec .venv/bin/python -m common.study
@@ -19,12 +20,12 @@ OPTIONS = $(if $(PROJECT),--project "$$PROJECT") $(if $(SCALE),--scale "$$SCALE"
 PYTEST = @OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock new plan reproduce status why logs dashboard sync test test-reliability lint bench clean
+.PHONY: help setup lock new plan launch-check reproduce status why logs dashboard sync test test-reliability test-cluster pbs lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 	@echo 'Options: PROJECT=opirl  SCALE=smoke|laptop|workstation|paper  ARGS="section.key=value"  ONLY=stage,arm'
-	@echo '         SEEDS=n  TRACK=live  LAUNCH=local  (ARGS, ONLY and SEEDS never touch the committed results)'
+	@echo '         SEEDS=n  TRACK=live  LAUNCH=local|slurm|pbs|sge|abci3|tsubame4|...  (ARGS, ONLY and SEEDS never touch the committed results)'
 
 setup:  ## create .venv from the hashed lock (Python 3.11 or 3.12; PYTHON=... names one)
 	@python3 -I common/bootstrap.py $(if $(PYTHON),"$$PYTHON")
@@ -42,6 +43,9 @@ new: .venv/.ready  ## start a thesis: make new PROJECT=x
 
 plan: .venv/.ready  ## jobs, minutes, disk, replicates and power of a study; starts nothing
 	$(STUDY) plan $(OPTIONS)
+
+launch-check: .venv/.ready  ## job scripts of LAUNCH=<site> checked offline, node-hours and points; submits nothing
+	$(STUDY) launch-check $(OPTIONS)
 
 reproduce: .venv/.ready  ## run what is missing of a study, judge its claims, write its report
 	$(STUDY) reproduce $(OPTIONS)
@@ -62,10 +66,16 @@ sync: .venv/.ready  ## upload the offline W&B runs
 	$(STUDY) sync $(OPTIONS)
 
 test: .venv/.ready  ## the test suite (under 10 minutes on 2 cores)
-	$(PYTEST) -n 2 -m "not slow"
+	$(PYTEST) -n 2 -m "not slow and not cluster"
 
 test-reliability: .venv/.ready  ## twenty kills, and the slow rest
-	$(PYTEST) -n 2 -m slow
+	$(PYTEST) -n 2 -m "slow and not cluster"
+
+test-cluster: .venv/.ready  ## the launch layer on a real Slurm, Grid Engine, PBS and mpirun, where they are installed
+	$(PYTEST) -m cluster -rs tests/cluster
+
+pbs: .venv/.ready  ## build OpenPBS for test-cluster from a source tree: make pbs SOURCE=/path/to/openpbs
+	@tests/cluster/pbs/build "$$SOURCE"
 
 lint: .venv/.ready  ## ruff, types, import contracts, file lengths and documentation
 	@.venv/bin/python -m ruff check .

@@ -28,7 +28,8 @@ for stage, resources in PLAN["stages"].items():
         output:
             f"{ENGINE}/{stage}/{{task}}.done",
         params:
-            folders=lambda wildcards: " ".join(PLAN["tasks"][wildcards.task]["folders"]),
+            # one program on this machine; for a scheduler several may share a job
+            programs=lambda wildcards: " -- ".join(" ".join(one) for one in PLAN["tasks"][wildcards.task]["programs"]),
             log=lambda wildcards: f"{ENGINE}/logs/{wildcards.task}.log",
             python=sys.executable,
         threads: resources["threads"]
@@ -37,4 +38,4 @@ for stage, resources in PLAN["stages"].items():
             gpus=resources["gpus"],
             nodes=resources["nodes"],
         shell:
-            "{params.python} -m common.study.job {params.folders} > {params.log} 2>&1 && touch {output}"
+            "{params.python} -m common.study.job {params.programs} > {params.log} 2>&1 && touch {output}"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "plan": "jobs, minutes, disk, replicates and power; starts nothing",
+    "launch-check": "render and check a site's job scripts, print node-hours and points; submits nothing",
     "reproduce": "run what is missing, judge the claims, write the report",
     "status": "done, failed and missing jobs",
     "why": "why jobs would run again",
@@ -41,7 +42,7 @@ WITHOUT_STUDY = ("new", "list", "dashboard", "sync", "render")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    lines = "\n".join(f"  {name:<11}{text}" for name, text in COMMANDS.items())
+    lines = "\n".join(f"  {name:<13}{text}" for name, text in COMMANDS.items())
     parse = argparse.ArgumentParser(
         prog="python -m common.study",
         description=f"commands:\n{lines}",
@@ -123,6 +124,10 @@ def _of_study(options: argparse.Namespace) -> int:
 
     if options.command == "reproduce":
         return reproduce(request)
+    if options.command == "launch-check":
+        from common.study.launch_check import launch_check
+
+        return launch_check(request)
     if options.command == "clean":
         queries.clean(request, options.yes)
     else:

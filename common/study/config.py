@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from common.cluster.sites import SITES, site
 from common.errors import BadInputError, unknown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,9 @@ def check_names(project: str, scale: str, launch: str = "local", root: Path = RO
         raise unknown("PROJECT", project, projects(root))
     if scale not in scales(project, root):
         raise unknown("SCALE", scale, scales(project, root))
-    launches = [path.stem for path in (root / "configs" / "launch").glob("*.yaml")]
+    launches = [path.stem for path in (root / "configs" / "launch").glob("[!_]*.yaml")]
+    if launch in SITES and SITES[launch].retired:
+        site(launch)
     if launch not in launches:
         raise unknown("LAUNCH", launch, launches)
 

@@ -10,12 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common.errors import BadInputError
+from common.cluster.profile import profile
+from common.errors import RethesisError
 from common.files import read_json, write_json
+from common.study import batch
+from common.study.launch import Pack, packed
 from common.study.store import write_spec
 from common.study.tasks import Task
 from common.tracking.provenance import usable_cores
@@ -26,11 +30,14 @@ FLAGS = shlex.split(
 )
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.25
+SUBMISSION = 60.0  # seconds that a submission under way may take to end
 LINES = 20  # of a process's output that are shown
 
 
 def cores(launch: Mapping[str, Any]) -> int:
-    """Cores that the launch profile allows, by default all that this process may use."""
+    """Processes at once that the launch profile allows, on this machine by default a core each."""
+    if launch["executor"] == "batch":
+        return int(launch["jobs"]) * int(launch["pack"])
     return int(launch["cores"] or usable_cores())
 
 
@@ -48,13 +55,17 @@ def run(
     Args:
         tasks: what to run.
         scale: noted in each job's specification.
-        engine: scratch folder of this study; emptied first.
+        engine: scratch folder of this study; emptied first, up to the logs of jobs that may still run.
         launch: the launch profile.
         root: the repository's root.
         watch: called a few times a second.
     """
-    shutil.rmtree(engine, ignore_errors=True)
-    write_plan(tasks, scale, engine, root)
+    for path in engine.glob("*"):
+        if path.is_dir() and path.name != "logs":
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.is_dir():
+            path.unlink(missing_ok=True)
+    write_plan(tasks, scale, engine, launch, root)
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -70,7 +81,9 @@ def run(
             while child.poll() is None and not received:
                 watch()
                 time.sleep(POLL)
-            if received:
+            if received and launch["executor"] == "batch":
+                _end_jobs(child, engine, launch)
+            elif received:
                 _end(child)
         watch()
     finally:
@@ -79,17 +92,13 @@ def run(
     return received[0] if received else None
 
 
-def write_plan(tasks: Sequence[Task], scale: str, engine: Path, root: Path) -> None:
-    """Write every job's specification and tasks.json, which the Snakefile reads."""
+def write_plan(
+    tasks: Sequence[Task], scale: str, engine: Path, launch: Mapping[str, Any], root: Path
+) -> None:
+    """Write every job's specification, tasks.json for the Snakefile, and what a scheduler will be asked for."""
     (engine / "logs").mkdir(parents=True, exist_ok=True)
-    planned = {
-        task.name: {
-            "stage": task.stage,
-            "needs": list(task.needs),
-            "folders": [str(write_spec(job, scale, root).relative_to(root)) for job in task.jobs],
-        }
-        for task in tasks
-    }
+    packs = packed(tasks, launch)
+    planned = {pack.name: _planned(pack, scale, root) for pack in packs}
     stages = {
         task.stage: {
             "threads": int(task.jobs[0].parts["environment"]["threads"]),
@@ -99,8 +108,18 @@ def write_plan(tasks: Sequence[Task], scale: str, engine: Path, root: Path) -> N
         }
         for task in tasks
     }
+    if launch["executor"] == "batch":
+        asks = {pack.name: asdict(pack.ask) for pack in packs if pack.ask}
+        write_json(engine / batch.LAUNCH, {"launch": dict(launch), "root": str(root), "asks": asks})
     plan = {"engine": str(engine.relative_to(root)), "tasks": planned, "stages": stages}
     write_json(engine / "tasks.json", plan)
+
+
+def _planned(pack: Pack, scale: str, root: Path) -> dict[str, Any]:
+    programs = [
+        [str(write_spec(job, scale, root).relative_to(root)) for job in task.jobs] for task in pack.tasks
+    ]
+    return {"stage": pack.stage, "needs": list(pack.needs), "programs": programs}
 
 
 def output_of(folder: Path, root: Path) -> str:
@@ -109,19 +128,34 @@ def output_of(folder: Path, root: Path) -> str:
     plans = sorted(folder.parents[1].glob(".engine/*/tasks.json"), key=lambda path: path.stat().st_mtime)
     for path in reversed(plans):
         for task, planned in read_json(path)["tasks"].items():
-            log = path.parent / "logs" / f"{task}.log"
-            if name in planned["folders"] and log.is_file():
+            numbers = [number for number, folders in enumerate(planned["programs"]) if name in folders]
+            logs = [
+                path.parent / "logs" / f"{task}{suffix}" for n in numbers for suffix in (".log", f".{n}.log")
+            ]
+            for log in (one for one in logs if one.is_file()):
                 return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:])
     return ""
 
 
 def command(engine: Path, launch: Mapping[str, Any]) -> list[str]:
-    """The Snakemake command line of a launch profile."""
-    if launch["executor"] != "local":
-        raise BadInputError(f"LAUNCH executor {launch['executor']!r} is not known; only 'local' is.")
-    number = str(cores(launch))
-    config = f"tasks={engine / 'tasks.json'}"
-    return [sys.executable, "-m", "snakemake", "--cores", number, *FLAGS, "--config", config]
+    """The Snakemake command line of a launch profile.
+
+    Batch systems all go through cluster-generic with our commands: Snakemake's slurm executor submits by itself,
+    so it can neither adopt a job that runs already nor ask about all jobs without sacct.
+    """
+    snakemake = [sys.executable, "-m", "snakemake", *FLAGS]
+    config = ["--config", f"tasks={engine / 'tasks.json'}"]
+    if launch["executor"] == "local":
+        return [*snakemake, "--cores", str(cores(launch)), *config]
+    chosen = profile(launch)
+    ours = f"{shlex.quote(sys.executable)} -m common.study.batch"
+    place = shlex.quote(str(engine))
+    return [
+        *snakemake, "--executor", "cluster-generic", "--jobs", str(chosen.jobs), "--retries", str(chosen.retries),
+        "--seconds-between-status-checks", str(max(1, round(chosen.poll))),
+        "--cluster-generic-submit-cmd", f"{ours} submit {place} {{wildcards.task}} {{params.programs}}",
+        "--cluster-generic-status-cmd", f"{ours} status {place}", *config,
+    ]  # fmt: skip
 
 
 def _default_signals() -> None:
@@ -142,6 +176,19 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
         if not _alive(child):
             break
+
+
+def _end_jobs(child: subprocess.Popen[bytes], engine: Path, launch: Mapping[str, Any]) -> None:
+    """End Snakemake alone, so that a submission under way gets its id written down; then cancel every job."""
+    batch.halt(engine)
+    child.kill()
+    deadline = time.monotonic() + SUBMISSION
+    while time.monotonic() < deadline and _alive(child):
+        time.sleep(0.05)
+    try:
+        print(f"cancelled {batch.cancel(engine, profile(launch))} jobs", flush=True)
+    except RethesisError as error:
+        print(f"the jobs could not be cancelled: {error} Their ids: {engine / batch.REGISTRY}", flush=True)
 
 
 def _alive(child: subprocess.Popen[bytes]) -> bool:

@@ -13,6 +13,7 @@ from common.study.collect import environment_of, overrides_label, status, write_
 from common.study.config import ROOT, compose
 from common.study.contrast import check_claim
 from common.study.jobs import Job, expand, load_study, select
+from common.study.launch_check import require
 from common.study.model import Study
 from common.study.progress import Watch, duration
 from common.study.store import failure, locked, stopped, study_fingerprint
@@ -35,7 +36,12 @@ class Request:
     @property
     def label(self) -> str:
         """The result folder's name: the scale, or scale+hash when the study was modified."""
-        return overrides_label(self.scale, self.overrides, self.only, self.seeds)
+        return overrides_label(self.scale, self.changes, self.only, self.seeds)
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The overrides that change the study; how its jobs are launched is no part of it."""
+        return tuple(override for override in self.overrides if not override.startswith("launch."))
 
     @property
     def result(self) -> Path:
@@ -80,6 +86,7 @@ def _reproduce(request: Request, study: Study, cfg: Mapping[str, Any], jobs: Seq
     if not tasks and _current(request, jobs) and not _judge_again(request, study):
         print(f"nothing to do: all {len(jobs)} jobs are done. Report: {_relative(report, request)}")
         return _exit_code(jobs, request.root, ())
+    require(tasks, cfg["launch"], request.root)
     _announce(request, jobs, tasks, cfg)
     ran: set[str] = set()
     while tasks:
@@ -120,11 +127,11 @@ def _circumstances(request: Request, git: Mapping[str, Any]) -> dict[str, Any]:
     narrowed += [f"SEEDS={request.seeds}"] if request.seeds is not None else []
     command = f"make reproduce PROJECT={request.project} SCALE={request.scale}"
     command += "".join(f" {word}" for word in narrowed)
-    command += f' ARGS="{" ".join(request.overrides)}"' if request.overrides else ""
+    command += f' ARGS="{" ".join(request.changes)}"' if request.changes else ""
     return {
         "scale": request.scale,
         "commit": git["commit"],
-        "overrides": [*request.overrides, *narrowed],
+        "overrides": [*request.changes, *narrowed],
         "command": command,
     }
 
@@ -139,10 +146,11 @@ def _run(request: Request, tasks: Sequence[Task], cfg: Mapping[str, Any]) -> int
 
 def _announce(request: Request, jobs: Sequence[Job], tasks: Sequence[Task], cfg: Mapping[str, Any]) -> None:
     minutes, cores = sum(task.minutes for task in tasks), engine.cores(cfg["launch"])
+    where = f"{cores} cores" if cfg["launch"]["executor"] == "local" else f"{request.launch}, {cores} at once"
     open_jobs = sum(len(task.jobs) for task in tasks)
     print(
         f"{request.project} at scale {request.label}: {open_jobs} of {len(jobs)} jobs to run in "
-        f"{len(tasks)} processes, about {duration(minutes / cores)} on {cores} cores ({minutes / 60:.2f} CPU-hours)",
+        f"{len(tasks)} processes, about {duration(minutes / cores)} on {where} ({minutes / 60:.2f} CPU-hours)",
         flush=True,
     )
 
@@ -212,7 +220,7 @@ def _exit_code(jobs: Sequence[Job], root: Path, ran: Sequence[str] | set[str]) -
 def _export(request: Request, jobs: Sequence[Job]) -> None:
     from common.study.views import export_offline
 
-    export_offline(request.project, request.label, jobs, request.root)
+    export_offline(request.project, request.label, jobs, request.track, request.root)
 
 
 def _live(request: Request) -> Any:

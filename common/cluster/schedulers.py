@@ -1,0 +1,138 @@
+"""The schedulers' own commands: submit, ask about all of one's jobs in one call, cancel."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.cluster.sites import Site
+from common.errors import BadInputError, RethesisError
+
+PATIENCE = 60.0  # seconds that a scheduler may take to answer
+AT_ONCE = 100  # ids that one cancelling command takes
+
+
+@dataclass(frozen=True)
+class Commands:
+    """One family of schedulers.
+
+    Attributes:
+        submit: the command; account option and script follow.
+        job_id: where its answer holds the id.
+        list_jobs: prints every job of one's own that has not ended.
+        row: where a line of that holds id and state.
+        ended: states of jobs that will not run (any more), although they are listed.
+        cancel: the command; ids follow.
+    """
+
+    submit: tuple[str, ...]
+    job_id: str
+    list_jobs: Callable[[], tuple[str, ...]]
+    row: str
+    ended: tuple[str, ...]
+    cancel: tuple[str, ...]
+
+
+FAMILIES = {
+    "slurm": Commands(
+        submit=("sbatch", "--parsable"),
+        job_id=r"^(\d+)(?:;\S+)?$",
+        list_jobs=lambda: ("squeue", "--noheader", "--me", "--format=%A %T"),
+        row=r"^(\d+) (\w+)$",
+        # CONFIGURING and REQUEUED come back; COMPLETING may still hold the nodes, but its processes have ended.
+        ended=("COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE"),
+        cancel=("scancel",),
+    ),
+    "pbs": Commands(
+        submit=("qsub",),
+        job_id=r"^(\d+(?:\[\])?)(?:\.\S+)?$",
+        list_jobs=lambda: ("qstat",),
+        row=r"^(\d+(?:\[\d*\])?)(?:\.\S*)? .* ([A-Z]) +\S+$",
+        ended=("F", "X"),
+        cancel=("qdel",),
+    ),
+    "sge": Commands(
+        submit=("qsub", "-terse"),
+        job_id=r"^(\d+)(?:\.\S+)?$",
+        list_jobs=lambda: ("qstat", "-u", getpass.getuser()),
+        row=r"^ *(\d+) +\S+ +\S+ +\S+ +(\w+) ",
+        ended=("Eqw", "Ehqw"),
+        cancel=("qdel",),
+    ),
+    "pjm": Commands(
+        submit=("pjsub",),
+        job_id=r"Job (\d+) submitted",
+        list_jobs=lambda: ("pjstat",),
+        row=r"^(\d+) +\S+ +\S+ +(\w+) ",
+        ended=("EXT", "RJT", "CCL", "ERR"),
+        cancel=("pjdel",),
+    ),
+}  # fmt: skip
+
+
+class SchedulerError(RethesisError):
+    """The scheduler refused, or did not answer."""
+
+
+def submit(site: Site, script: Path, account: str) -> str:
+    """Submit a script and return the job's id.
+
+    Raises:
+        SchedulerError: it was refused; the scheduler's words are in the message.
+        BadInputError: the command is not here: this is no login node of the site.
+    """
+    family = FAMILIES[site.scheduler]
+    pays = _option(site.account, account) if account and site.account else []
+    # A session of its own: a Ctrl-C at the terminal must not end it between submission and the id.
+    answer = _run([*family.submit, *pays, str(script)])
+    if answer.returncode:
+        raise SchedulerError(
+            f"{site.title} refused {script.name}: {(answer.stderr or answer.stdout).strip()}"
+        )
+    for line in reversed(answer.stdout.splitlines()):  # sites print notices before it
+        match = re.search(family.job_id, line.strip())
+        if match:
+            return match.group(1)
+    raise SchedulerError(f"no job id in what {family.submit[0]} printed: {answer.stdout.strip()!r}")
+
+
+def living(site: Site) -> set[str]:
+    """Ids of one's own jobs that wait or run, by one command.
+
+    Raises:
+        SchedulerError: no answer; nothing is known about any job then.
+    """
+    family = FAMILIES[site.scheduler]
+    answer = _run(family.list_jobs())
+    if answer.returncode:
+        raise SchedulerError(f"{family.list_jobs()[0]}: {(answer.stderr or answer.stdout).strip()}")
+    rows = [match.groups() for line in answer.stdout.splitlines() if (match := re.match(family.row, line))]
+    return {job for job, state in rows if state not in family.ended}
+
+
+def cancel(site: Site, jobs: Sequence[str]) -> None:
+    """Cancel jobs; those that have ended already are no error."""
+    family = FAMILIES[site.scheduler]
+    for start in range(0, len(jobs), AT_ONCE):
+        _run([*family.cancel, *jobs[start : start + AT_ONCE]])
+
+
+def _option(flag: str, value: str) -> list[str]:
+    return [f"{flag}={value}"] if flag.startswith("--") else [flag, value]
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False, start_new_session=True
+        )
+    except FileNotFoundError as error:
+        raise BadInputError(
+            f"{command[0]} is not found: LAUNCH works on a login node of its site. `make launch-check` works anywhere."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerError(f"{command[0]} gave no answer in {PATIENCE:.0f} s") from error

@@ -1,0 +1,199 @@
+"""Machines as one table: node classes, limits, who pays, how one job on many nodes is started.
+
+Limits are quoted from the source that stands beside them, as of `checked`; a site's own page decides. `proof` says
+how far a row was tried by us, and nothing more than that may be said of it elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.errors import BadInputError, unknown
+
+Scheduler = Literal["slurm", "pbs", "sge", "pjm"]
+NEVER = "never run by us: the scripts are rendered and checked offline only"
+
+
+@dataclass(frozen=True)
+class NodeClass:
+    """What a site hands out as one unit: a queue, partition or resource type. None: not known, not checked.
+
+    Attributes:
+        name: as the scheduler calls it; empty for the scheduler's default.
+        cores: CPU cores of one unit.
+        gpus: devices of one unit.
+        memory_gb: of one unit.
+        nodes: units that one job may take at most, and at least.
+        hours: longest walltime.
+        whole: a unit is a whole node, which nobody else uses.
+    """
+
+    name: str
+    cores: int | None = None
+    gpus: int | None = None
+    memory_gb: float | None = None
+    nodes: tuple[int, int | None] = (1, None)
+    hours: float | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """One machine.
+
+    Attributes:
+        name: LAUNCH=<name>.
+        title: what it is.
+        scheduler: the family of commands.
+        classes: smallest first; a job goes to the first that it fits.
+        account: the option that names who pays, such as ``-P``; empty when the site has none.
+        account_needed: submission without one is refused.
+        trial_minutes: without an account a job may run so long (0: not at all).
+        launcher: what starts one job's processes on all nodes.
+        source: where the limits are from.
+        checked: when they were read there.
+        proof: how far we tried it.
+        retired: when and why it is gone; such a site refuses everything.
+        unfinished: a user's jobs in the queue, running included, at most.
+        node_hours: of one job at most.
+        fixed_cores: the class decides the cores of a job, and asking for them is refused.
+        filesystems: the file systems that a job must name, joined by colons (Aurora).
+        scratch: variable with the node-local folder.
+        directives: lines that every job of the site carries.
+    """
+
+    name: str
+    title: str
+    scheduler: Scheduler
+    classes: tuple[NodeClass, ...]
+    account: str = ""
+    account_needed: bool = False
+    trial_minutes: float = 0.0
+    launcher: Literal["srun", "mpirun", "mpiexec"] = "mpirun"
+    source: str = ""
+    checked: str = ""
+    proof: str = NEVER
+    retired: str = ""
+    unfinished: int | None = None
+    node_hours: float | None = None
+    fixed_cores: bool = False
+    filesystems: str = ""
+    scratch: str = "TMPDIR"
+    directives: tuple[str, ...] = ()
+
+
+def node_class(site: Site, name: str) -> NodeClass:
+    """The class of that name.
+
+    Raises:
+        BadInputError: the site has none.
+    """
+    for one in site.classes:
+        if one.name == name:
+            return one
+    raise unknown(f"node class of {site.name}", name, (one.name for one in site.classes))
+
+
+def site(name: str) -> Site:
+    """The row of that name.
+
+    Raises:
+        BadInputError: there is none, or the machine is retired.
+    """
+    if name not in SITES:
+        raise unknown("site", name, (row.name for row in SITES.values() if not row.retired))
+    row = SITES[name]
+    if row.retired:
+        raise BadInputError(f"{row.title} is retired ({row.retired}): nothing can be submitted there.")
+    return row
+
+
+_ROWS = (
+    Site(
+        "abci3", "ABCI 3.0", "pbs",
+        classes=(
+            NodeClass("rt_HC", 32, 0, 320, (1, 1), 168),
+            NodeClass("rt_HG", 16, 1, 160, (1, 1), 168),
+            NodeClass("rt_HF", 192, 8, 1920, (1, 128), 168, whole=True),
+        ),
+        account="-P", account_needed=True, unfinished=1000, node_hours=21504, fixed_cores=True,
+        scratch="PBS_LOCALDIR",
+        source="ABCI 3.0 user guide, Job Execution (Spot service)", checked="2026-11-28",
+        proof="emulated: the generic PBS commands on a stub and, where one is built, on OpenPBS with ABCI's rules as a "
+        "hook; never run by us on ABCI itself",
+    ),
+    Site(
+        "tsubame4", "TSUBAME4.0", "sge",
+        classes=(
+            NodeClass("cpu_4", 4, 0, hours=24, nodes=(1, 1)),
+            NodeClass("cpu_8", 8, 0, hours=24, nodes=(1, 1)),
+            NodeClass("cpu_16", 16, 0, hours=24, nodes=(1, 1)),
+            NodeClass("gpu_1", 8, 1, hours=24, nodes=(1, 1)),
+            NodeClass("cpu_40", 40, 0, hours=24, nodes=(1, 1)),
+            NodeClass("node_q", 48, 1, hours=24),
+            NodeClass("cpu_80", 80, 0, hours=24, nodes=(1, 1)),
+            NodeClass("node_h", 96, 2, hours=24),
+            NodeClass("cpu_160", 160, 0, hours=24, nodes=(1, 1)),
+            NodeClass("node_f", 192, 4, hours=24, whole=True),
+        ),
+        account="-g", account_needed=True, trial_minutes=10, fixed_cores=True,
+        source="TSUBAME4.0 user guide and FAQ (trial: ten minutes; h_rt is mandatory); sizes as first published, not "
+        "read again", checked="2026-11-28",
+        proof="emulated: Grid Engine with consumable node types; never run by us on TSUBAME itself",
+    ),
+    Site(
+        "slurm", "any Slurm cluster", "slurm", classes=(NodeClass(""),), account="--account", launcher="srun",
+        proof="run on a real Slurm of two virtual nodes",
+    ),
+    Site(
+        "pbs", "any PBS Professional or OpenPBS cluster", "pbs", classes=(NodeClass(""),), account="-A",
+        proof="run on a stub that parses directives and, where one is built, on a real OpenPBS of two nodes",
+    ),
+    Site(
+        "sge", "any Grid Engine cluster", "sge", classes=(NodeClass(""),), account="-P",
+        proof="run on a real Grid Engine of one node",
+    ),
+    Site(
+        "fugaku", "Fugaku", "pjm",
+        classes=(
+            NodeClass("small", 48, 0, 32, (1, 384), 72, whole=True),
+            NodeClass("large", 48, 0, 32, (385, 12288), 24, whole=True),
+        ),
+        account="-g", account_needed=True, launcher="mpiexec", scratch="PJM_LOCALTMP",
+        source="Fugaku user guide; resource groups small and large; `pjacl --rg small` decides for your group",
+        checked="2026-11-28",
+    ),
+    Site(
+        "lumi", "LUMI", "slurm",
+        classes=(
+            NodeClass("small", 128, 0, 256, (1, 4), 72),
+            NodeClass("small-g", 56, 8, 480, (1, 4), 72),
+            NodeClass("standard", 128, 0, 256, (1, 512), 48, whole=True),
+            NodeClass("standard-g", 56, 8, 480, (1, 1024), 48, whole=True),
+        ),
+        account="--account", account_needed=True, launcher="srun", unfinished=210,
+        source="LUMI user guide, Slurm partitions", checked="2026-11-28",
+    ),
+    Site(
+        "frontier", "Frontier", "slurm",
+        classes=(NodeClass("batch", 56, 8, 512, (1, 9402), 24, whole=True),),
+        account="-A", account_needed=True, launcher="srun",
+        source="Frontier user guide; the walltime limit falls with the number of nodes (under 92 nodes: 2 h), which is "
+        "not checked here", checked="not read again",
+    ),
+    Site(
+        "aurora", "Aurora", "pbs",
+        classes=(
+            NodeClass("debug", 102, 12, 1024, (1, 2), 1, whole=True),
+            NodeClass("prod", 102, 12, 1024, (1, 7300), 24, whole=True),
+        ),
+        account="-A", account_needed=True, launcher="mpiexec", filesystems="home:flare", fixed_cores=True,
+        unfinished=100,
+        source="ALCF user guide, Running Jobs on Aurora (up to 512 nodes: 6 h, 1024: 12 h, 1919: 18 h)",
+        checked="2026-11-28", directives=("-l place=scatter",),
+    ),
+    Site("abci2", "ABCI 2.0", "sge", (), retired="job service ended on 2024-10-31; ABCI 3.0 is abci3"),
+    Site("summit", "Summit", "slurm", (), retired="decommissioned in November 2024"),
+)  # fmt: skip
+SITES = {row.name: row for row in _ROWS}

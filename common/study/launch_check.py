@@ -1,0 +1,145 @@
+"""`make launch-check`: every job script rendered and checked against the site's rules, and what the jobs will cost."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.cluster import rules, script
+from common.cluster.profile import Profile, account, clock, profile
+from common.cluster.schedulers import FAMILIES
+from common.errors import BadInputError
+from common.study.launch import Pack, packed, script_of
+from common.study.tasks import Task, plan_tasks
+
+if TYPE_CHECKING:
+    from common.study.reproduce import Request
+
+COLUMNS = "{:<14}{:<12}{:>6}{:>7}{:>7}{:>12}{:>7}{:>12}{:>10}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Jobs that are alike, as one line of the table.
+
+    Attributes:
+        stage: the stage's name.
+        one: name of the node class.
+        nodes: units of it.
+        processes: of one job.
+        seconds: walltime.
+        links: jobs that follow each other until the estimated time is served.
+        hours: units × hours of one job with all its links, if each runs to its limit.
+    """
+
+    stage: str
+    one: str
+    nodes: int
+    processes: int
+    seconds: int
+    links: int
+    hours: float
+
+
+def launch_check(request: Request) -> int:
+    """Print the table and what is wrong; 2 when something is."""
+    from common.study.reproduce import prepare
+
+    _, cfg, jobs = prepare(request)
+    if cfg["launch"]["executor"] == "local":
+        print("LAUNCH=local runs on this machine; nothing is submitted and there is nothing to check.")
+        return 0
+    chosen = profile(cfg["launch"])
+    rows, wrong = examine(packed(plan_tasks(jobs, request.root), cfg["launch"]), chosen, request.root)
+    _print(rows, chosen)
+    for fault in wrong:
+        print(f"wrong: {fault}")
+    return 2 if wrong else 0
+
+
+def require(tasks: Sequence[Task], launch: Mapping[str, Any], root: Path) -> None:
+    """Refuse a launch that its site would refuse.
+
+    Raises:
+        BadInputError: with everything that is wrong; or the site's commands are not on this machine.
+    """
+    if launch["executor"] == "local":
+        return
+    chosen = profile(launch)
+    _, wrong = examine(packed(tasks, launch), chosen, root)
+    if wrong:
+        raise BadInputError("nothing was submitted.\n" + "\n".join(wrong))
+    command = FAMILIES[chosen.site.scheduler].submit[0]
+    if shutil.which(command) is None:
+        raise BadInputError(
+            f"{command} is not on this machine: LAUNCH={chosen.site.name} starts on a login node of its site. "
+            "`make launch-check` works anywhere."
+        )
+
+
+def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Row], list[str]]:
+    """One row for each job, and what is wrong, each once."""
+    pays = account(chosen.site, root)
+    rows: list[Row] = []
+    faulty: dict[str, dict[str, None]] = {}
+    for pack in packs:
+        assert pack.ask is not None
+        programs = [[str(job.folder(root).relative_to(root)) for job in task.jobs] for task in pack.tasks]
+        try:
+            text = script_of(chosen, pack.ask, programs, [root / "log"] * len(programs), root)
+            faults = rules.violations(chosen.site, text, pays)
+            rows.append(_row(pack, chosen, text))
+        except BadInputError as error:
+            faults = [str(error)]
+        if rows and rows[-1].links - 1 > chosen.retries:
+            faults.append(f"{rows[-1].links} jobs follow each other, and launch.retries is {chosen.retries}")
+        for fault in faults:
+            faulty.setdefault(fault, {})[pack.stage] = None
+    wrong = [f"{', '.join(stages)}: {fault}" for fault, stages in faulty.items()]
+    most = chosen.site.unfinished
+    if most is not None and chosen.jobs > most:
+        wrong.append(f"launch.jobs={chosen.jobs}; {chosen.site.title} takes {most} unfinished jobs of a user")
+    return rows, wrong
+
+
+def _row(pack: Pack, chosen: Profile, text: str) -> Row:
+    ask = pack.ask
+    assert ask is not None
+    minutes = max(task.minutes for task in pack.tasks)
+    links = max(1, math.ceil(minutes * 60 / max(1, ask.seconds - chosen.margin)))
+    return Row(
+        stage=pack.stage,
+        one=script.choose(chosen, ask).name,
+        nodes=ask.nodes,
+        processes=ask.world * ask.pack,
+        seconds=ask.seconds,
+        links=links,
+        hours=links * rules.node_hours(chosen.site, text),
+    )
+
+
+def _print(rows: Sequence[Row], chosen: Profile) -> None:
+    site = chosen.site
+    print(f"{site.title} ({site.scheduler}): {site.proof}.")
+    when = f" (checked: {site.checked})" if site.checked else ""
+    print(f"limits: {site.source or 'none are known here; the site decides'}{when}.")
+    head = ("stage", "class", "jobs", "nodes", "procs", "walltime", "links", "unit-hours", "points")
+    print(COLUMNS.format(*head))
+    prices = {row.one: chosen.points.get(row.one) for row in rows}
+    for row, number in Counter(rows).items():
+        hours, price = number * row.hours, prices[row.one]
+        cost = "?" if price is None else f"{price * hours:.1f}"
+        sizes = (row.nodes, row.processes, clock(row.seconds), row.links, f"{hours:.1f}", cost)
+        print(COLUMNS.format(row.stage, row.one or "-", number, *sizes))
+    total = sum(row.hours for row in rows)
+    unknown = sorted(one for one, price in prices.items() if price is None)
+    cost = f"{sum(row.hours * (prices[row.one] or 0) for row in rows):.1f} points"
+    if unknown:
+        keys = " ".join(f"launch.points.{one}=<price>" for one in unknown if one) or "launch.points"
+        cost = f"points: give the site's price per unit and hour ({keys})"
+    print(f"{len(rows)} jobs, at most {total:.1f} unit-hours if each runs to its limit; {cost}")

@@ -1,0 +1,17 @@
+#!/bin/bash
+#SBATCH --job-name=count-0
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=1
+#SBATCH --mem=2000M
+#SBATCH --time=01:00:00
+#SBATCH --signal=B:USR1@180
+#SBATCH --output=/home/user/rethesis/log0
+#SBATCH --open-mode=append
+#SBATCH --requeue
+
+cd /home/user/rethesis || exit 1
+export RETHESIS_DEADLINE=$(($(date +%s) + 3600)) RETHESIS_MARGIN=120
+export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
+export RETHESIS_DATA=/home/user/rethesis/data
+exec python -m common.study.job runs/0 >>/home/user/rethesis/log0 2>&1

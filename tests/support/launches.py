@@ -1,0 +1,29 @@
+"""Launch profiles and asks for the tests of the launch layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from common.cluster.profile import Profile, profile
+from common.cluster.script import Ask, render
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = Path("/home/user/rethesis")
+
+
+def launch_of(name: str, **changes: Any) -> Profile:
+    """configs/launch/<name>.yaml as a profile."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        composed = compose("config", [f"launch={name}"])
+    section: Any = OmegaConf.to_container(composed["launch"], resolve=True)
+    return profile({**section, **changes})
+
+
+def script_for(chosen: Profile, ask: Ask) -> str:
+    """The script of an ask, with one program for each of its pack."""
+    programs = [["python", "-m", "common.study.job", f"runs/{n}"] for n in range(ask.pack)]
+    return render(chosen, ask, programs, HOME, [HOME / f"log{n}" for n in range(ask.pack)])
