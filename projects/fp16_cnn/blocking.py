@@ -59,24 +59,39 @@ def default(shape: LayerShape, precision: Precision) -> Blocking:
         if shape.kernel[0] == 1 or pixels > 7 or room < 14:
             return Blocking(1, pixels)
         converted = precision.weights != "float32" and precision.multiplies == "float32"
-        return Blocking(_fitting(panels, 4 if converted else 2), pixels)
+        return Blocking(1 if converted else _fitting(panels, 2), pixels)
     return Blocking(_fitting(panels, 8 if pixels == 1 else room // pixels), pixels)
 
 
 def _pixels(shape: LayerShape, precision: Precision) -> int:
-    """14, or so few that the tile's inputs do not push each other out of the first cache, or one row of a small image.
+    """About 14: those of 7 to 14 that waste least, unless a tile's inputs push each other out of the first cache.
 
-    Pixels whose distance is a multiple of 4 KiB share one set of 8 lines; one row lets the kernel skip padding.
+    Pixels whose distance is a multiple of 4 KiB share one set of 8 lines; of an image every pixel is a cache line of
+    which few bytes are used; a tile within one row lets the kernel skip padding.
     """
     number = precision.activations if precision.multiplies == "bfloat16" else "float32"
     distance = shape.stride[1] * padded(shape.in_channels) * BYTES[number]
-    sets = PAGE // math.gcd(distance, PAGE)
-    most = min(14, 7 * sets)
-    if (
-        shape.in_channels // shape.groups < 8
-    ):  # an image: every pixel is a cache line of which a few bytes are used
-        most = min(most, 7)
-    return min(most, shape.out_width) if shape.kernel[0] > 1 and shape.out_width >= 7 else most
+    most = min(14, 7 * (PAGE // math.gcd(distance, PAGE)))
+    if shape.in_channels // shape.groups < 8:
+        most = 7
+    if shape.kernel[0] > 1 and shape.out_width >= 7:
+        most = min(most, shape.out_width)
+    converted = precision.weights != "float32" and precision.multiplies == "float32"
+    share = 0.5 if converted else 0.1  # what loading, and converting, a weight costs beside a multiplication
+    return min(range(min(7, most), most + 1), key=lambda pixels: _waste(shape, pixels) * (1 + share / pixels))
+
+
+def _waste(shape: LayerShape, pixels: int) -> float:
+    """Computed outputs over needed ones: the last tile of an axis overlaps its neighbour."""
+    rows, last = shape.batch * shape.out_height, shape.out_width
+    if shape.kernel == (1, 1) and shape.stride == (1, 1):  # one axis, if the target has no border
+        rows, last = 1, rows * last
+    tile = math.ceil(last / math.ceil(last / pixels))
+    waste = math.ceil(last / tile) * tile / last
+    if tile == last and rows > 1:
+        height = math.ceil(rows / math.ceil(rows / max(1, pixels // last)))
+        waste *= math.ceil(rows / height) * height / rows
+    return waste
 
 
 def _fitting(panels: int, most: int) -> int:

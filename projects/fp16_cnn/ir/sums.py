@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from projects.fp16_cnn.ir.emitter import Emitter
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
     from projects.fp16_cnn.ir.conv import Convolution
 
 UNROLLED = 64  # multiplications of vectors in the innermost loop, about
+AGAIN = (
+    2,
+    64,
+)  # uses of a panel between which the next one is fetched: with one use it would only come twice
 STRAIGHT = 32  # terms of one kernel row that are written out rather than looped over
+Inside = Callable[[str, str, list[str]], list[str]]
 
 
 class Level(NamedTuple):
@@ -28,11 +34,29 @@ class Level(NamedTuple):
     w: int
 
 
+class Stretch(NamedTuple):
+    """Loops over terms of one kernel row.
+
+    Attributes:
+        levels: the loops, outermost first.
+        body: the terms written out inside: bytes to their inputs and to their weights.
+        pixels: of the tile, which take part.
+        x, w: bytes to the first input and the first weight.
+    """
+
+    levels: Sequence[Level]
+    body: Sequence[tuple[int, int]]
+    pixels: Sequence[int]
+    x: int = 0
+    w: int = 0
+
+
 class Sums:
     """Emits the sums of one tile.
 
     Attributes:
         flush: fp16 sums are moved to fp32 at least that often; 0: they never are.
+        ahead: bytes to the next panel, whose weights are fetched from memory meanwhile; 0: they are not.
     """
 
     def __init__(self, e: Emitter, conv: Convolution) -> None:
@@ -49,6 +73,10 @@ class Sums:
         self.term = conv.width * BYTES[conv.precision.weights]  # bytes of the weights of one term
         self.row = shape.kernel[1] * self.inputs * self.term  # ... of one kernel row
         self.totals = vector(conv.lanes)
+        again = conv.tiles // len(conv.starts)  # tiles that use a panel before the next one's turn
+        useful = conv.blocking.order == "panels" and AGAIN[0] <= again <= AGAIN[1] and conv.ablate != "l1"
+        self.ahead = shape.kernel[0] * self.row if useful else 0
+        self.stretches = self._stretches()
         if self.flush:
             e.line(f"%total = alloca [{self.count} x {self.totals}], align 64")
 
@@ -68,13 +96,11 @@ class Sums:
         step = conv.source.strides[1]
         x = e.address("%x", e.add(self._first(panel), moved, e.multiply(start, step)))
         w = e.address("%w", e.add(weights, e.multiply(start, self.row)))
-        levels, body = self._levels()
-        if rows > 1:
-            levels.insert(0, Level(start, stop, step, self.row))
+        levels = [Level(start, stop, step, self.row)] if rows > 1 else []
         zeros = ["zeroinitializer"] * self.count
         if self.flush:
-            return self._flushed(levels, body, x, w, zeros)
-        sums = self._nest(levels, body, x, w, zeros)
+            return self._flushed(levels, x, w, zeros)
+        sums = self._nest(levels, x, w, zeros, self._row)
         return [self._widened(value) for value in sums]
 
     def _first(self, panel: str) -> str:
@@ -102,79 +128,117 @@ class Sums:
         start = e.maximum("0", e.value(f"sub i64 {top}, {first}"))
         return start, e.minimum(str(rows), e.value(f"sub i64 {shape.height + top}, {first}"))
 
-    def _levels(self) -> tuple[list[Level], list[tuple[int, int]]]:
-        """The loops below the kernel's rows, and the terms of the innermost body: (bytes of x, bytes of w)."""
+    def _stretches(self) -> list[Stretch]:
+        """The terms of one kernel row, in as few loops as memory allows."""
         conv, step, term = self.conv, self.multiply.step, self.term
         column, size = conv.source.strides[2], BYTES[conv.source.storage]
         columns, count = conv.shape.kernel[1], self.inputs // step
-        x, w = step * size, step * term
+        every = range(len(self.positions))
+        taps = [(s * column, s * self.inputs * term) for s in range(columns)]
+        meeting = self._meeting()
+        if meeting:  # each kernel column by itself, with the pixels that it meets
+            return [
+                Stretch(*self._inputs(count, len(pixels)), pixels, *tap)
+                for pixels, tap in zip(meeting, taps, strict=True)
+                if pixels
+            ]
         contiguous = self.inputs * size == column
         if columns > 1 and not contiguous and columns * count <= STRAIGHT and not self.flush:
-            taps = [(s * column, s * self.inputs * term) for s in range(columns)]
-            return [], [(left + i * x, right + i * w) for left, right in taps for i in range(count)]
-        levels: list[Level] = []
-        if columns > 1 and contiguous:
-            count *= columns
-        elif columns > 1:
-            levels.append(Level("0", str(columns), column, self.inputs * term))
-        chunk = _divisor(count, self.flush // step) if self.flush else count
-        if chunk < count:
-            levels.append(Level("0", str(count // chunk), chunk * x, chunk * w))
-        unroll = _divisor(chunk, max(1, UNROLLED // self.count))
-        frozen = conv.ablate == "l1"
-        moves = (0, 0) if frozen else (unroll * x, unroll * w)
-        levels.append(Level("0", str(chunk // unroll), *moves))
-        return levels, [(u * x, u * w) for u in range(unroll)]
+            x, w = step * size, step * term
+            body = [(left + i * x, right + i * w) for left, right in taps for i in range(count)]
+            return [Stretch([], body, every)]
+        if columns == 1 or contiguous:
+            return [Stretch(*self._inputs(count * columns, len(every)), every)]
+        levels, body = self._inputs(count, len(every))
+        return [Stretch([Level("0", str(columns), column, self.inputs * term), *levels], body, every)]
 
-    def _nest(
-        self, levels: Sequence[Level], body: Sequence[tuple[int, int]], x: str, w: str, sums: list[str]
-    ) -> list[str]:
+    def _meeting(self) -> list[list[int]]:
+        """For each kernel column the pixels for which it lies inside the image; [] where a tile is no whole row."""
+        shape, last = self.conv.shape, self.conv.pixels[-1]
+        whole = last.name == "columns" and last.tile == last.size
+        if not whole or self.flush or shape.kernel[1] == 1 or not any(shape.padding[2:]):
+            return []
+        places = [
+            pixel % last.size * shape.stride[1] - shape.padding[2] for pixel in range(len(self.positions))
+        ]
+        return [
+            [pixel for pixel, place in enumerate(places) if 0 <= place + s < shape.width]
+            for s in range(shape.kernel[1])
+        ]
+
+    def _inputs(self, count: int, pixels: int) -> tuple[list[Level], list[tuple[int, int]]]:
+        """Loops over `count` steps of consecutive inputs, and the steps that the innermost one writes out."""
+        step = self.multiply.step
+        x, w = step * BYTES[self.conv.source.storage], step * self.term
+        chunk = _divisor(count, self.flush // step) if self.flush else count
+        levels = [Level("0", str(count // chunk), chunk * x, chunk * w)] if chunk < count else []
+        unroll = _divisor(chunk, max(1, UNROLLED // (pixels * self.vectors)))
+        moves = (0, 0) if self.conv.ablate == "l1" else (unroll * x, unroll * w)
+        return [*levels, Level("0", str(chunk // unroll), *moves)], [(u * x, u * w) for u in range(unroll)]
+
+    def _nest(self, levels: Sequence[Level], x: str, w: str, sums: list[str], inside: Inside) -> list[str]:
         """Nested loops that carry the sums and two pointers."""
-        e = self.e
         if not levels:
-            return self._body(body, x, w, sums)
+            return inside(x, w, sums)
         level = levels[0]
         carried = [("ptr", x), ("ptr", w), *((self.multiply.kind, value) for value in sums)]
-        with e.loop(level.stop, level.start, carried=carried) as loop:
+        with self.e.loop(level.stop, level.start, carried=carried) as loop:
             x, w, *sums = loop.carried
-            sums = self._nest(levels[1:], body, x, w, sums)
-            loop.following = [e.address(x, level.x), e.address(w, level.w), *sums]
+            sums = self._nest(levels[1:], x, w, sums, inside)
+            loop.following = [self.e.address(x, level.x), self.e.address(w, level.w), *sums]
         return loop.following[2:]
 
-    def _body(self, body: Sequence[tuple[int, int]], x: str, w: str, sums: list[str]) -> list[str]:
-        e, multiply, sums = self.e, self.multiply, list(sums)
-        size = self.conv.lanes * multiply.step * BYTES[self.conv.precision.weights]
-        for left, right in body:
-            weights = [multiply.weight(e.address(w, right + v * size)) for v in range(self.vectors)]
-            for pixel, position in enumerate(self.positions):
-                value = multiply.input(e.address(x, position + left))
-                for v, weight in enumerate(weights):
-                    i = pixel * self.vectors + v
-                    sums[i] = multiply.add(sums[i], weight, value)
+    def _row(self, x: str, w: str, sums: list[str]) -> list[str]:
+        """Add the terms of one kernel row."""
+        sums = list(sums)
+        for stretch in self.stretches:
+            chosen = [pixel * self.vectors + v for pixel in stretch.pixels for v in range(self.vectors)]
+            left, right = self.e.address(x, stretch.x), self.e.address(w, stretch.w)
+            added = self._nest(
+                stretch.levels, left, right, [sums[i] for i in chosen], partial(self._body, stretch)
+            )
+            for i, value in zip(chosen, added, strict=True):
+                sums[i] = value
         return sums
 
-    def _flushed(
-        self, levels: Sequence[Level], body: Sequence[tuple[int, int]], x: str, w: str, zeros: list[str]
-    ) -> list[str]:
+    def _body(self, stretch: Stretch, x: str, w: str, sums: list[str]) -> list[str]:
+        e, multiply, sums = self.e, self.multiply, list(sums)
+        size = self.conv.lanes * multiply.step * BYTES[self.conv.precision.weights]
+        for left, right in stretch.body:
+            if self.ahead:
+                self._prefetch(w, right)
+            weights = [multiply.weight(e.address(w, right + v * size)) for v in range(self.vectors)]
+            for i, pixel in enumerate(stretch.pixels):
+                value = multiply.input(e.address(x, self.positions[pixel] + left))
+                for v, weight in enumerate(weights):
+                    sums[i * self.vectors + v] = multiply.add(sums[i * self.vectors + v], weight, value)
+        return sums
+
+    def _prefetch(self, w: str, offset: int) -> None:
+        """Ask for the same term's weights of the next panel, for the second cache."""
+        e = self.e
+        e.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        for line in range(0, self.term * self.multiply.step, 64):
+            address = e.address(w, offset + line + self.ahead)
+            e.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 0, i32 2, i32 1)")
+
+    def _flushed(self, rows: Sequence[Level], x: str, w: str, zeros: list[str]) -> list[str]:
         """Like `_nest`, but the innermost loop starts from zero and its sums are added to fp32 ones in memory."""
         e = self.e
         slots = [e.address("%total", i * self.conv.lanes * 4) for i in range(self.count)]
         for slot in slots:
             e.line(f"store {self.totals} zeroinitializer, ptr {slot}, align 64")
+        (stretch,) = self.stretches
 
-        def outside(rest: Sequence[Level], x: str, w: str) -> None:
-            if rest:
-                with e.loop(rest[0].stop, rest[0].start, carried=[("ptr", x), ("ptr", w)]) as loop:
-                    outside(rest[1:], *loop.carried)
-                    left, right = loop.carried
-                    loop.following = [e.address(left, rest[0].x), e.address(right, rest[0].w)]
-                return
-            for slot, value in zip(slots, self._nest(levels[-1:], body, x, w, zeros), strict=True):
+        def innermost(x: str, w: str, _: list[str]) -> list[str]:
+            sums = self._nest(stretch.levels[-1:], x, w, zeros, partial(self._body, stretch))
+            for slot, value in zip(slots, sums, strict=True):
                 total = e.value(f"load {self.totals}, ptr {slot}, align 64")
                 total = e.value(f"fadd {self.totals} {total}, {self._widened(value)}")
                 e.line(f"store {self.totals} {total}, ptr {slot}, align 64")
+            return []
 
-        outside(levels[:-1], x, w)
+        self._nest([*rows, *stretch.levels[:-1]], x, w, [], innermost)
         return [e.value(f"load {self.totals}, ptr {slot}, align 64") for slot in slots]
 
     def _widened(self, value: str) -> str:
