@@ -68,3 +68,24 @@ class Odd(nn.Module):
             else F.adaptive_avg_pool2d(x, (2, 3))
         )
         return self.head(x.view(x.size(0), -1))
+
+
+class Squeezed(nn.Module):
+    """A squeeze-and-excitation block of an inverted residual, with a value that two layers read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 20, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(20)
+        self.widen = nn.Conv2d(20, 36, 1, bias=False)
+        self.spatial = nn.Conv2d(36, 36, 5, padding=2, groups=36)
+        self.squeeze = nn.Conv2d(36, 8, 1)
+        self.gate = nn.Conv2d(8, 36, 1)
+        self.narrow = nn.Conv2d(36, 20, 1)
+        self.head = nn.Linear(20, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.hardswish(self.norm(self.stem(x)))
+        y = F.relu6(self.spatial(self.widen(x)))
+        gate = F.hardsigmoid(self.gate(F.relu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))))
+        return self.head((self.narrow(gate * y) + x).mean((2, 3)))
