@@ -47,6 +47,14 @@ def depthwise(shape: LayerShape) -> bool:
     return shape.groups == shape.in_channels == shape.out_channels
 
 
+def image(shape: LayerShape, precision: Precision) -> bool:
+    """Whether a compact copy of the input pays: few channels, and much work a pixel or a copy to be made anyway."""
+    if shape.groups > 1 or shape.in_channels > 4:
+        return False
+    work = shape.terms * shape.out_channels / (shape.stride[0] * shape.stride[1])  # multiplications a pixel
+    return work >= 1000 or (precision.activations == "float16" and precision.multiplies == "float32")
+
+
 def default(shape: LayerShape, precision: Precision) -> Blocking:
     """A good blocking without measuring: one vector and 14 pixels, more vectors where pixels are few."""
     room = registers()
@@ -72,7 +80,7 @@ def _pixels(shape: LayerShape, precision: Precision) -> int:
     number = precision.activations if precision.multiplies == "bfloat16" else "float32"
     distance = shape.stride[1] * padded(shape.in_channels) * BYTES[number]
     most = min(14, 7 * (PAGE // math.gcd(distance, PAGE)))
-    if shape.in_channels // shape.groups < 8:
+    if shape.in_channels // shape.groups < 8 and not image(shape, precision):
         most = 7
     if shape.kernel[0] > 1 and shape.out_width >= 7:
         most = min(most, shape.out_width)

@@ -21,6 +21,7 @@ class Layout:
         height, width, channels: of the tensor itself. What kernels leave in padded channels is finite, and meets only
             zero weights.
         border: zeros above, below, left and right of it, written once and never again.
+        compact: channels are not padded to vectors: within a layer only, for inputs that are read one by one.
     """
 
     batch: int
@@ -29,11 +30,12 @@ class Layout:
     channels: int
     border: tuple[int, int, int, int] = (0, 0, 0, 0)
     storage: Storage = "float32"
+    compact: bool = False
 
     @property
     def channels_padded(self) -> int:
-        """Channels rounded up to whole vectors of 16."""
-        return padded(self.channels)
+        """Channels rounded up to whole vectors of 16, unless the layout is compact."""
+        return self.channels if self.compact else padded(self.channels)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -67,9 +69,13 @@ class Buffer:
         pointer: its address, a multiple of 64.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, memory: NDArray[np.uint8] | None = None) -> None:
+        """Args: memory: at least `layout.nbytes`, aligned; its border must be zero. None: a piece of its own."""
         self.layout = layout
-        self.array = aligned(layout.shape, DTYPES[layout.storage])
+        if memory is None:
+            self.array = aligned(layout.shape, DTYPES[layout.storage])
+        else:
+            self.array = memory[: layout.nbytes].view(DTYPES[layout.storage]).reshape(layout.shape)
         self.pointer = self.array.ctypes.data
 
     @property

@@ -12,10 +12,10 @@ from projects.fp16_cnn import blocking as blockings
 from projects.fp16_cnn.blocking import Blocking
 from projects.fp16_cnn.buffers import Layout
 from projects.fp16_cnn.ir.conv import Ablation, Convolution, conv_ir
-from projects.fp16_cnn.ir.elementwise import Pointwise, Pool, pointwise_ir, pool_ir
+from projects.fp16_cnn.ir.elementwise import Pointwise, Pool, compact_ir, pointwise_ir, pool_ir
 from projects.fp16_cnn.ir.vectors import ACTIVATIONS, Activation
 from projects.fp16_cnn.kernel import Layer, Phase
-from projects.fp16_cnn.packing import aligned, pack_depthwise, pack_weight
+from projects.fp16_cnn.packing import DTYPES, aligned, pack_depthwise, pack_weight
 from projects.fp16_cnn.precision import Precision, precision_of
 from projects.fp16_cnn.shape import LayerShape
 
@@ -53,16 +53,19 @@ def build(
     added = residual if isinstance(residual, Layout) else target if residual else None
     _check(shape, precision, weight, bias, source, target, added)
     blocking = blocking or blockings.default(shape, precision)
+    depthwise = blockings.depthwise(shape)
+    reads = source
+    if precision.multiplies == "float32" or precision.emulated:
+        # converted once per call: a conversion for every multiplication would cost more than the multiplication
+        reads = source if depthwise else replace(source, storage="float32")
+    if blockings.image(shape, precision):
+        shape, weight = _unfolded(shape, weight)
+        reads = replace(reads, compact=True)
     phases: list[Phase] = []
     x: str | np.ndarray = "x"
-    reads = source
-    depthwise = blockings.depthwise(shape)
-    converted = precision.multiplies == "float32" or precision.emulated
-    if source.storage == "float16" and converted and not depthwise:
-        # converted once per call: a conversion for every multiplication would cost more than the multiplication
-        reads = replace(source, storage="float32")
-        x = aligned(reads.shape, np.float32)
-        if ablate != "noconvert":
+    if reads != source:
+        x = aligned(reads.shape, DTYPES[reads.storage])
+        if ablate != "noconvert" or reads.compact:
             phases.append(_whole(source, reads, x))
     conv = Convolution(shape, precision, reads, target, added, activation, blocking, ablate)
     if depthwise:
@@ -201,9 +204,18 @@ def _pointwise(pointwise: Pointwise, threads: int) -> Layer:
     return Layer(first, target, [phase], others[0] if others else None, threads=threads)
 
 
+def _unfolded(shape: LayerShape, weight: np.ndarray) -> tuple[LayerShape, np.ndarray]:
+    """A kernel's columns as further input channels: in a compact image the pixels of a row follow each other."""
+    (rows, columns), inputs = shape.kernel, shape.in_channels
+    narrow = replace(shape, in_channels=columns * inputs, kernel=(rows, 1), width=shape.width - columns + 1)
+    return narrow, weight.transpose(0, 3, 1, 2).reshape(shape.out_channels, columns * inputs, rows, 1)
+
+
 def _whole(source: Layout, target: Layout, scratch: np.ndarray) -> Phase:
-    """Conversion of a whole array, border included, into `scratch`."""
+    """A whole array, border included, into `scratch`: converted, or compact, or both."""
     batch, rows, columns, channels = source.shape
+    if target.compact:
+        return Phase(compact_ir(source, target), ("x", scratch), batch * rows * columns)
     flat = [Layout(batch, rows, columns, channels, storage=layout.storage) for layout in (source, target)]
     pointwise = Pointwise((flat[0],), flat[1])
     return Phase(pointwise_ir(pointwise), ("x", scratch), pointwise.tiles)

@@ -11,7 +11,7 @@ from typing import Literal
 from projects.fp16_cnn.buffers import Layout
 from projects.fp16_cnn.ir.emitter import Emitter
 from projects.fp16_cnn.ir.tiles import Axis, decode, following, merge, offsets, tile
-from projects.fp16_cnn.ir.vectors import Activation, activate, load, store, vector
+from projects.fp16_cnn.ir.vectors import ELEMENT, Activation, activate, load, store, vector
 from projects.fp16_cnn.packing import LANES
 from projects.fp16_cnn.precision import BYTES
 
@@ -99,6 +99,24 @@ def _combined(e: Emitter, combine: Combine, values: Sequence[str]) -> str:
         return values[0]
     operation = "fadd" if combine == "add" else "fmul"
     return e.value(f"{operation} {KIND} {values[0]}, {values[1]}")
+
+
+def compact_ir(source: Layout, target: Layout) -> str:
+    """kernel(x, y, begin, end): pixels begin to end - 1, borders counted, of a layout to its compact form.
+
+    Exactly the compact channels are written, as another thread may be at the next pixel.
+    """
+    e = Emitter()
+    count = target.channels_padded
+    read, written = (f"<{count} x {ELEMENT[layout.storage]}>" for layout in (source, target))
+    with e.loop("%end", "%begin") as loop:
+        x = e.address("%x", e.multiply(loop.index, source.strides[2]))
+        y = e.address("%y", e.multiply(loop.index, target.strides[2]))
+        value = e.value(f"load {read}, ptr {x}, align {BYTES[source.storage]}")
+        if source.storage != target.storage:
+            value = e.value(f"fpext {read} {value} to {written}")
+        e.line(f"store {written} {value}, ptr {y}, align {BYTES[target.storage]}")
+    return e.function("kernel", arguments(1))
 
 
 @dataclass(frozen=True)

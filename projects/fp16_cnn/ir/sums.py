@@ -21,7 +21,7 @@ AGAIN = (
     2,
     64,
 )  # uses of a panel between which the next one is fetched: with one use it would only come twice
-STRAIGHT = 32  # terms of one kernel row that are written out rather than looped over
+STRAIGHT = 130  # as many if that writes out a whole kernel row; in longer bodies LLVM runs out of registers
 Inside = Callable[[str, str, list[str]], list[str]]
 
 
@@ -143,7 +143,7 @@ class Sums:
                 if pixels
             ]
         contiguous = self.inputs * size == column
-        if columns > 1 and not contiguous and columns * count <= STRAIGHT and not self.flush:
+        if columns > 1 and not contiguous and columns * count * self.count <= STRAIGHT and not self.flush:
             x, w = step * size, step * term
             body = [(left + i * x, right + i * w) for left, right in taps for i in range(count)]
             return [Stretch([], body, every)]
