@@ -41,6 +41,12 @@ def cores(launch: Mapping[str, Any]) -> int:
     return int(launch["cores"] or usable_cores())
 
 
+def minutes(tasks: Sequence[Task], launch: Mapping[str, Any]) -> float:
+    """Estimated wall time of all tasks, if none waits."""
+    local = launch["executor"] == "local"
+    return sum(task.minutes * (_threads(task, launch) if local else 1) for task in tasks) / cores(launch)
+
+
 def run(
     tasks: Sequence[Task],
     *,
@@ -55,15 +61,17 @@ def run(
     Args:
         tasks: what to run.
         scale: noted in each job's specification.
-        engine: scratch folder of this study; emptied first, up to the logs of jobs that may still run.
+        engine: scratch folder of this study; emptied first, but for what a scheduler may still run.
         launch: the launch profile.
         root: the repository's root.
         watch: called a few times a second.
     """
     for path in engine.glob("*"):
-        if path.is_dir() and path.name != "logs":
+        if path.name in ("logs", batch.REGISTRY):  # of jobs that a scheduler may still run
+            continue
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif not path.is_dir():
+        else:
             path.unlink(missing_ok=True)
     write_plan(tasks, scale, engine, launch, root)
     received: list[int] = []
@@ -101,7 +109,7 @@ def write_plan(
     planned = {pack.name: _planned(pack, scale, root) for pack in packs}
     stages = {
         task.stage: {
-            "threads": int(task.jobs[0].parts["environment"]["threads"]),
+            "threads": _threads(task, launch),
             "memory_mb": int(task.jobs[0].stage.resources.memory_gb * 1000),
             "gpus": task.jobs[0].stage.resources.gpus,
             "nodes": task.jobs[0].stage.resources.nodes,
@@ -113,6 +121,13 @@ def write_plan(
         write_json(engine / batch.LAUNCH, {"launch": dict(launch), "root": str(root), "asks": asks})
     plan = {"engine": str(engine.relative_to(root)), "tasks": planned, "stages": stages}
     write_json(engine / "tasks.json", plan)
+
+
+def _threads(task: Task, launch: Mapping[str, Any]) -> int:
+    """Cores that a process occupies; on this machine a measurement has all, so that nothing runs beside it."""
+    if task.alone and launch["executor"] == "local":
+        return cores(launch)
+    return int(task.jobs[0].parts["environment"]["threads"])
 
 
 def _planned(pack: Pack, scale: str, root: Path) -> dict[str, Any]:

@@ -50,8 +50,9 @@ def packed(tasks: Sequence[Task], launch: Mapping[str, Any]) -> list[Pack]:
         stages[task.stage].append(task)
     chunks: list[list[Task]] = []
     for group in stages.values():
-        resources = group[0].jobs[0].stage.resources
-        size = 1 if resources.gpus or resources.nodes > 1 else chosen.pack
+        stage = group[0].jobs[0].stage
+        alone = stage.measures_host or stage.resources.gpus or stage.resources.nodes > 1
+        size = 1 if alone else chosen.pack
         chunks += [group[start : start + size] for start in range(0, len(group), size)]
     owner = {task.name: _name(chunk) for chunk in chunks for task in chunk}
     packs: list[Pack] = []

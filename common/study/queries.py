@@ -34,8 +34,11 @@ def plan(request: Request) -> None:
         left = [task for task in tasks if task.stage == stage.name]
         minutes, size = sum(task.minutes for task in left), sum(job.megabytes for job in mine)
         print(f"{stage.name:<14}{len(mine):>6}{done:>6}{len(left):>11}{minutes:>9.1f}{size:>8.0f}")
-    total = sum(task.minutes for task in tasks)
-    time = f"about {duration(total / number)} on {number} cores" if tasks else "nothing to run"
+    time = (
+        f"about {duration(engine.minutes(tasks, cfg['launch']))} on {number} cores"
+        if tasks
+        else "nothing to run"
+    )
     print(f"{time}; disk {sum(job.megabytes for job in jobs):.0f} MB")
     _print_power(study, request, len(seed_values(cfg, "seeds")))
 

@@ -145,12 +145,13 @@ def _run(request: Request, tasks: Sequence[Task], cfg: Mapping[str, Any]) -> int
 
 
 def _announce(request: Request, jobs: Sequence[Job], tasks: Sequence[Task], cfg: Mapping[str, Any]) -> None:
-    minutes, cores = sum(task.minutes for task in tasks), engine.cores(cfg["launch"])
+    cores = engine.cores(cfg["launch"])
+    minutes = engine.minutes(tasks, cfg["launch"])
     where = f"{cores} cores" if cfg["launch"]["executor"] == "local" else f"{request.launch}, {cores} at once"
     open_jobs = sum(len(task.jobs) for task in tasks)
     print(
         f"{request.project} at scale {request.label}: {open_jobs} of {len(jobs)} jobs to run in "
-        f"{len(tasks)} processes, about {duration(minutes / cores)} on {where} ({minutes / 60:.2f} CPU-hours)",
+        f"{len(tasks)} processes, about {duration(minutes)} on {where} ({minutes * cores / 60:.2f} core-hours)",
         flush=True,
     )
 

@@ -38,6 +38,11 @@ class Task:
         """Estimated minutes; a stack's estimate is that of a whole process."""
         return max(job.minutes for job in self.jobs)
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing may run beside it on this machine: it measures times."""
+        return self.jobs[0].stage.measures_host
+
 
 def plan_tasks(jobs: Sequence[Job], root: Path) -> list[Task]:
     """The processes that a study still needs, producers first.

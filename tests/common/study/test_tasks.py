@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from common.errors import EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_OTHER
+from common.files import read_json
+from common.study import engine
+from common.study.engine import write_plan
 from common.study.jobs import Job
 from common.study.store import mark_failed, write_spec
 from common.study.tasks import STACK, Task, plan_tasks
@@ -100,3 +106,27 @@ def test_a_stack_costs_what_one_process_costs(tmp_path: Path) -> None:
     tasks = plan_tasks(jobs(), tmp_path)
     assert {task.minutes for task in tasks if task.stage == "train"} == {2.0}
     assert {task.arm for task in tasks} == {"a", "b"}
+
+
+def test_a_measurement_has_the_machine_to_itself(tmp_path: Path) -> None:
+    tasks = [replace_stage(task) for task in plan_tasks(jobs(), tmp_path) if task.stage in ("train", "test")]
+    write_plan(tasks, "laptop", tmp_path / "engine", local(4), tmp_path)
+    threads = {
+        name: stage["threads"] for name, stage in read_json(tmp_path / "engine/tasks.json")["stages"].items()
+    }
+    assert threads == {"train": 4, "test": 1}
+    alone = sum(task.minutes for task in tasks if task.alone)
+    beside = sum(task.minutes for task in tasks if not task.alone)
+    assert engine.minutes(tasks, local(4)) == pytest.approx(alone + beside / 4)
+
+
+def local(cores: int) -> dict[str, object]:
+    return {"executor": "local", "cores": cores}
+
+
+def replace_stage(task: Task) -> Task:
+    """The same process, of a stage that measures the host if it is `train`."""
+    changed = [
+        replace(job, stage=replace(job.stage, measures_host=job.stage.name == "train")) for job in task.jobs
+    ]
+    return replace(task, jobs=tuple(changed))
