@@ -83,6 +83,25 @@ def test_depthwise_convolutions_equal_torch_in_float64(data: st.DataObject, name
 
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize(
+    "shape",
+    [
+        LayerShape("conv", 2, 3, 64, 18, 31, (7, 7), (2, 2), (3, 3, 3, 3)),  # an image: copied compactly
+        LayerShape("conv", 1, 1, 130, 9, 12, (3, 4), (1, 1), (1, 0, 2, 1)),
+        LayerShape(
+            "conv", 1, 48, 32, 7, 7, (3, 3), (1, 1), (1, 1, 1, 1)
+        ),  # whole rows: padded columns skipped
+        LayerShape("conv", 2, 40, 32, 9, 14, (5, 5), (2, 2), (2, 2, 1, 4)),
+        LayerShape("conv", 1, 16, 16, 2, 2, (3, 3), (1, 1), (2, 2, 2, 2)),  # some outputs see padding only
+        LayerShape("conv", 1, 24, 256, 3, 8),  # panels of weights fetched ahead
+    ],
+)
+def test_special_ways_through_memory_equal_torch(shape: LayerShape, name: str) -> None:
+    check(Case(shape, "relu6", residual=True, border=(1, 1, 1, 1)), name)
+    check(Case(shape, blocking=Blocking(2, 14, "pixels"), threads=2, spare=1), name)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize(
     ("batch", "inputs", "outputs"), [(1, 700, 130), (1, 33, 17), (8, 64, 1000), (3, 129, 80)]
 )
 def test_fully_connected_layers_equal_torch(name: str, batch: int, inputs: int, outputs: int) -> None:
