@@ -7,12 +7,17 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from common.errors import RethesisError
 from common.files import write_text
 from common.study.config import ROOT, projects
 from common.study.jobs import Job, load_study
 from common.study.queries import stale
 from common.study.store import is_done
+
+if TYPE_CHECKING:
+    from common.tracking.wandb_workspace import View
 
 WANDB = Path("results") / ".runs" / "wandb"
 
@@ -27,16 +32,26 @@ def dashboard(root: Path = ROOT) -> Path:
     return (site / "index.html").relative_to(root)
 
 
-def export_offline(project: str, label: str, jobs: Sequence[Job], root: Path = ROOT) -> None:
-    """Turn the JSONL of finished jobs into offline W&B runs; a failure is a warning, never lost work."""
+def export_offline(project: str, label: str, jobs: Sequence[Job], track: str, root: Path = ROOT) -> None:
+    """Turn the JSONL of finished jobs into offline W&B runs; a failure is a warning, never lost work.
+
+    With TRACK=live and a login they are uploaded, too.
+    """
     from common.tracking.wandb_export import export
+    from common.tracking.wandb_runs import logged_in
 
     folders = [job.folder(root) for job in jobs if is_done(job.folder(root))]
-    report = export(folders, group=f"{project}/{label}", directory=root / WANDB)
+    result = root / "results" / project / label
+    report = export(folders, group=f"{project}/{label}", directory=root / WANDB, result=result)
     written = (
         f"W&B: {report.exported} runs written offline, {report.unchanged} unchanged; `make sync` uploads them"
     )
     print(report.warning or written)
+    if track == "live" and logged_in():
+        try:
+            sync(root)
+        except RethesisError as error:
+            print(error)
 
 
 @contextmanager
@@ -45,9 +60,11 @@ def live(project: str, label: str, track: str, root: Path = ROOT) -> Generator[N
     if track != "live":
         yield
         return
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "common.tracking.live", "--project", project, "--scale", label], cwd=root
-    )
+    from common.tracking.wandb_runs import logged_in
+
+    mode = "online" if logged_in() else "offline"
+    command = [sys.executable, "-m", "common.tracking.live", "--project", project, "--scale", label]
+    follower = subprocess.Popen([*command, "--mode", mode], cwd=root)
     try:
         yield
     finally:
@@ -63,8 +80,27 @@ def sync(root: Path = ROOT) -> None:
     """
     from common.tracking.wandb_sync import sync as upload
 
-    report = upload(root / WANDB)
+    report = upload(root / WANDB, _workspaces(root))
     print(f"{report.uploaded} runs uploaded, {report.before} were there before")
+    for address in report.workspaces:
+        print(address)
+
+
+def _workspaces(root: Path) -> list[View]:
+    """A W&B view for each stage with curves of each study that was exported."""
+    from common.tracking.wandb_lineage import exported_groups
+    from common.tracking.wandb_workspace import Curve, View
+
+    found: list[View] = []
+    for group in sorted(exported_groups(root / WANDB)):
+        if (project := group.partition("/")[0]) not in projects(root):
+            continue
+        curves: dict[str, list[Curve]] = {}
+        for each in load_study(project).curves:
+            shown = Curve(each.caption, each.x, each.y, each.x_label or each.x, each.y_label or each.y)
+            curves.setdefault(each.stage, []).append(shown)
+        found += [View(group, stage, shown) for stage, shown in (curves or {"report": []}).items()]
+    return found
 
 
 def render_committed(*, check: bool, root: Path = ROOT) -> int:

@@ -100,7 +100,7 @@ class Follower:
         offline = followed.run.settings.mode == "offline"
         folder = Path(followed.run.settings.sync_dir).name if offline else ""
         uploaded = followed.uploaded if offline else len(followed.rows)
-        runs.write_state(self._directory, job, followed.rows, uploaded, folder)
+        runs.write_state(self._target, job, followed.rows, uploaded, folder)
         followed.claim.close()
 
 

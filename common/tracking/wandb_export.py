@@ -7,7 +7,7 @@ changed is written again as a whole (offline), or continued after its last row (
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from common.tracking import wandb_runs as runs
 from common.tracking.record import HISTORY, Row, read_history
 from common.tracking.redact import redact_text
+from common.tracking.wandb_report import read_report
 
 PROJECT = "rethesis"
 
@@ -39,6 +40,7 @@ def export(
     group: str,
     mode: runs.Mode = "offline",
     directory: Path,
+    result: Path | None = None,
 ) -> ExportReport:
     """Export job folders to W&B; never raises for W&B's sake, and writes nothing into the folders.
 
@@ -48,10 +50,13 @@ def export(
         group: ``<project>/<scale>``. A job that several scales share stays in the group it was first seen in.
         mode: when the server fails online, this run and the following are written offline instead.
         directory: where all of wandb's files go, e.g. results/.runs/wandb.
+        result: ``results/<project>/<scale>``; its claims and table become a run of their own, after the jobs.
     """
     started, report = time.monotonic(), ExportReport()
     begun = [folder for folder in folders if (folder / "config.yaml").exists()]
     pending = [found for folder in begun if (found := _changed(folder, directory, report))]
+    if result and (found := _changed_report(result, begun, group, directory, report)):
+        pending.append(found)
     target = runs.Target(project, group, directory)
     remaining = _export(pending, target, mode, report)
     if remaining:
@@ -61,8 +66,22 @@ def export(
 
 
 def _changed(folder: Path, directory: Path, report: ExportReport) -> tuple[runs.Exported, list[Row]] | None:
+    return _differing(
+        lambda: (runs.read_job(folder), read_history(folder / HISTORY)), folder, directory, report
+    )
+
+
+def _changed_report(
+    result: Path, jobs: list[Path], group: str, directory: Path, report: ExportReport
+) -> tuple[runs.Exported, list[Row]] | None:
+    return _differing(lambda: (read_report(result, jobs, group), []), result, directory, report)
+
+
+def _differing(
+    read: Callable[[], tuple[runs.Exported, list[Row]]], folder: Path, directory: Path, report: ExportReport
+) -> tuple[runs.Exported, list[Row]] | None:
     try:
-        job, rows = runs.read_job(folder), read_history(folder / HISTORY)
+        job, rows = read()
         if runs.read_state(directory, job.run_id).get("source") != runs.source_digest(job, rows):
             return job, rows
         report.unchanged += 1
@@ -117,7 +136,7 @@ def _export_run(wandb: Any, job: runs.Exported, rows: list[Row], target: runs.Ta
             raise
         runs.close_run(wandb, run, job)
         folder = Path(run.settings.sync_dir).name if mode == "offline" else ""
-        runs.write_state(directory, job, rows, first if folder else len(rows), folder)
+        runs.write_state(target, job, rows, first if folder else len(rows), folder)
         return len(rows) - first
 
 

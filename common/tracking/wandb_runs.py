@@ -11,9 +11,11 @@ import re
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -27,6 +29,8 @@ ID_DIGITS = 16
 SERVER_SECONDS = 10  # an unreachable server costs this once, not the default 90 s
 FINISH_SECONDS = 60
 TAG_LENGTH = 64
+COMMIT_DIGITS = 8
+ARM = "arm"  # config key: the stage and all axes but the seed, what curves are averaged over
 # Where to upload and as whom; every other WANDB_ variable would change what is recorded.
 _LOGIN = ("API_KEY", "BASE_URL", "ENTITY", "IDENTITY_TOKEN_FILE", "CREDENTIALS_FILE")
 _KEPT = {f"WANDB_{name}" for name in _LOGIN}
@@ -41,9 +45,21 @@ class Target:
     directory: Path
 
 
+class Table(NamedTuple):
+    """A table of a run: columns, and rows of text, numbers or None."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | None]]
+
+
 @dataclass(frozen=True)
 class Exported:
-    """A finished job folder, or a running one, as W&B shall show it."""
+    """A finished job folder, or a running one, as W&B shall show it.
+
+    Attributes:
+        files: what its artefact holds, once it is done.
+        tables: shown beside the curves, by key.
+    """
 
     folder: Path
     stage: str
@@ -51,11 +67,19 @@ class Exported:
     status: Literal["done", "failed", "running"]
     config: Mapping[str, Any]
     metrics: Mapping[str, float]
+    files: Sequence[Path]
+    tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
 
     @property
     def axes(self) -> Mapping[str, Any]:
         """The job's axes, empty if its config names none."""
         return self.config.get("axes") or {}
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the artefacts that it read."""
+        inputs: Mapping[str, Sequence[str]] = self.config.get("inputs") or {}
+        return [artifact_name(stage, name[:ID_DIGITS]) for stage, found in inputs.items() for name in found]
 
 
 def read_job(folder: Path) -> Exported:
@@ -81,7 +105,18 @@ def read_job(folder: Path) -> Exported:
         status="done" if done else "failed" if failed else "running",
         config=redact({**config, **lineage}),
         metrics=_json(folder / "metrics.json") if done else {},
+        files=(folder / "metrics.json",) if done else (),
     )
+
+
+def logged_in() -> bool:
+    """Whether a key for the server is at hand: in WANDB_API_KEY, or where `wandb login` put it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname or "wandb"
+    with suppress(OSError, NetrcParseError):
+        return any(server in host for host in netrc().hosts)
+    return False
 
 
 @contextmanager
@@ -126,6 +161,8 @@ def environment(directory: Path, mode: Mode) -> dict[str, str]:
 def open_run(wandb: Any, job: Exported, target: Target, mode: Mode) -> Any:
     """Start the W&B run of a job; neither console, program arguments, host nor git are recorded."""
     axes = [f"{name}={value}" for name, value in job.axes.items()]
+    commit = str(job.config.get("commit") or "")[:COMMIT_DIGITS]
+    tags = [*target.group.split("/"), *axes, *([f"commit={commit}"] if commit else [])]
     settings = wandb.Settings(
         mode=mode, console="off", silent=True, symlink=False, reinit="create_new", host="",
         disable_git=True, disable_code=True, save_code=False, program="",
@@ -139,16 +176,19 @@ def open_run(wandb: Any, job: Exported, target: Target, mode: Mode) -> Any:
         name=" ".join([job.stage, *axes]),
         group=target.group,
         job_type=job.stage,
-        tags=[tag[:TAG_LENGTH] for tag in axes],
-        config=dict(job.config),
+        tags=[tag[:TAG_LENGTH] for tag in tags],
+        config={**job.config, ARM: arm(job)},
         dir=target.directory,
         resume="allow" if mode == "online" else None,
         settings=settings,
     )
     run.define_metric("*", step_metric="step")
-    if mode == "online":
-        _use_inputs(wandb, run, job)
     return run
+
+
+def arm(job: Exported) -> str:
+    """The stage and the values of all axes but the seed: runs that differ by their seed alone share it."""
+    return " ".join([job.stage, *(str(value) for name, value in job.axes.items() if name != "seed")])
 
 
 def log_rows(run: Any, rows: Sequence[Row], first: int) -> None:
@@ -159,14 +199,18 @@ def log_rows(run: Any, rows: Sequence[Row], first: int) -> None:
 
 def close_run(wandb: Any, run: Any, job: Exported) -> None:
     """Add summary and artefact, and finish the run."""
+    if job.tables:
+        tables = {
+            key: wandb.Table(list(table.columns), [list(row) for row in table.rows])
+            for key, table in job.tables.items()
+        }
+        run.log(tables, step=0)
     run.summary.update({**job.metrics, "status": job.status})
     if job.status == "done":
-        artifact = wandb.Artifact(
-            artifact_name(job.stage, job.run_id),
-            type=job.stage,
-            metadata={name: job.config[name] for name in ("fingerprint", "commit", "inputs")},
-        )
-        artifact.add_file(str(job.folder / "metrics.json"))
+        metadata = {name: job.config[name] for name in ("fingerprint", "commit", "inputs")}
+        artifact = wandb.Artifact(artifact_name(job.stage, job.run_id), type=job.stage, metadata=metadata)
+        for path in job.files:
+            artifact.add_file(str(path))
         run.log_artifact(artifact)
     run.finish(exit_code=0 if job.status == "done" else 1)
     for name in ("logs", "tmp"):
@@ -188,16 +232,19 @@ def read_state(directory: Path, run_id: str) -> dict[str, Any]:
     return _json(directory / "state" / f"{run_id}.json")
 
 
-def write_state(directory: Path, job: Exported, rows: Sequence[Row], uploaded: int, folder: str) -> None:
+def write_state(target: Target, job: Exported, rows: Sequence[Row], uploaded: int, folder: str) -> None:
     """Mark a run as exported. Only now may an older folder of it, or one torn by a kill, be removed.
 
     Args:
         uploaded: rows that went to a server while online.
         folder: name of the offline folder that holds the other rows, empty if there is none.
     """
-    state = {"source": source_digest(job, rows), "rows": len(rows), "uploaded": uploaded, "folder": folder}
-    write_json(directory / "state" / f"{job.run_id}.json", state)
-    remove_leftovers(directory, job.run_id, keep=folder)
+    state = {
+        "source": source_digest(job, rows), "rows": len(rows), "uploaded": uploaded, "folder": folder,
+        "project": target.project, "group": target.group, "inputs": job.inputs,
+    }  # fmt: skip
+    write_json(target.directory / "state" / f"{job.run_id}.json", state)
+    remove_leftovers(target.directory, job.run_id, keep=folder)
 
 
 def remove_leftovers(directory: Path, run_id: str, keep: str) -> None:
@@ -218,14 +265,6 @@ def claimed(directory: Path, run_id: str) -> Generator[bool, None, None]:
             yield False
         else:
             yield True
-
-
-def _use_inputs(wandb: Any, run: Any, job: Exported) -> None:
-    for stage, fingerprints in job.config["inputs"].items():
-        for fingerprint in fingerprints:
-            # A producer that was never uploaded is still named in the config.
-            with suppress(wandb.errors.Error, ValueError):
-                run.use_artifact(f"{artifact_name(stage, fingerprint[:ID_DIGITS])}:latest")
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +15,33 @@ from common.errors import BadInputError, RethesisError
 from common.files import read_json
 from common.tracking import wandb_runs as runs
 from common.tracking.redact import redact_text
+from common.tracking.wandb_lineage import groups_of, link, unlinked
+from common.tracking.wandb_workspace import View, save
 
 REACH_SECONDS = 10
 RUN_SECONDS = 30
 START_SECONDS = 60
+REFUSED = ("api key", "401", "not logged in", "not authenticated")  # in W&B's words
 _ADDRESS = "import wandb; print('base_url', wandb.setup().settings.base_url)"
 
 
 @dataclass(frozen=True)
 class SyncReport:
-    """Runs uploaded now and before."""
+    """Runs uploaded now and before, and the addresses of the workspaces that show them."""
 
     uploaded: int
     before: int
+    workspaces: tuple[str, ...] = ()
 
 
-def sync(directory: Path) -> SyncReport:
-    """Upload the exported offline runs that the server does not have yet.
+def sync(directory: Path, views: Sequence[View] = ()) -> SyncReport:
+    """Upload the exported offline runs that the server does not have yet, their lineage, and the workspaces.
 
-    Nothing is deleted, and an uploaded run is marked, so the same command continues after any failure.
+    Nothing is deleted, and what was uploaded is marked, so the same command continues after any failure.
+
+    Args:
+        directory: of all of W&B's files.
+        views: workspaces to save, those of groups of which something is uploaded now.
 
     Raises:
         BadInputError: no API key, or the server refused it.
@@ -41,25 +50,43 @@ def sync(directory: Path) -> SyncReport:
     folders = exported_folders(directory)
     todo = [folder for folder in folders if not is_synced(folder)]
     before = len(folders) - len(todo)
-    if not todo:
+    if not todo and not unlinked(directory):
         return SyncReport(0, before)
     environment = {**os.environ, **runs.environment(directory, "online")}
     environment.pop("WANDB_MODE", None)
     environment.pop("WANDB_SILENT", None)
     _reach(_address(environment))
-    output = _upload(todo, environment, directory)
-    left = [folder for folder in todo if not is_synced(folder)]
-    if not left:
-        return SyncReport(len(todo), before)
-    if "api key" in output.lower() or "401" in output:
-        raise BadInputError(
+    output = _upload(todo, environment, directory) if todo else ""
+    if left := [folder for folder in todo if not is_synced(folder)]:
+        raise _refusal(output, f"W&B took {len(todo) - len(left)} of {len(todo)} runs")
+    return SyncReport(len(todo), before, _finish(directory, views))
+
+
+def _finish(directory: Path, views: Sequence[View]) -> tuple[str, ...]:
+    """Tell the server the lineage of what was uploaded, and save the workspaces of its groups."""
+    groups = groups_of(directory)
+    with runs.session(directory, "online") as wandb:
+        try:
+            api = wandb.Api(timeout=runs.SERVER_SECONDS)
+            entity = os.environ.get("WANDB_ENTITY") or api.default_entity
+            link(wandb, directory, entity)
+            app = api.settings["base_url"]
+            return tuple(
+                save(view, entity, groups[view.group], app) for view in views if view.group in groups
+            )
+        except Exception as error:  # the public interface raises more than wandb.errors
+            raise _refusal(
+                f"{type(error).__name__}: {error}", "the runs are uploaded, not all of their lineage"
+            ) from None
+
+
+def _refusal(said: str, what: str) -> RethesisError:
+    if any(sign in said.lower() for sign in REFUSED):
+        return BadInputError(
             "W&B accepted no API key: set WANDB_API_KEY or run `wandb login`, then `make sync` again. "
             "Nothing is lost."
         )
-    raise RethesisError(
-        f"W&B took {len(todo) - len(left)} of {len(todo)} runs; `make sync` again uploads the rest. "
-        f"It last said: {_last_line(output)}"
-    )
+    return RethesisError(f"{what}; `make sync` again uploads the rest. W&B last said: {_last_line(said)}")
 
 
 def exported_folders(directory: Path) -> list[Path]:
@@ -111,7 +138,7 @@ def _upload(folders: list[Path], environment: dict[str, str], directory: Path) -
         try:
             process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
-            file.write(f"\nno end within {limit} s\n")
+            file.write(f"\nnothing more within {limit} s: the server is out of order, or too slow\n")
         finally:
             if process.poll() is None:
                 process.kill()

@@ -20,13 +20,25 @@ Make = Callable[..., Path]
 @pytest.fixture
 def make_job(tmp_path: Path) -> Make:
     def make(
-        number: int = 0, rows: int = 5, *, done: bool = True, stage: str = "imitate", **config: Any
+        number: int = 0,
+        rows: int = 5,
+        *,
+        done: bool = True,
+        stage: str = "imitate",
+        inputs: dict[str, list[str]] | None = None,
+        **config: Any,
     ) -> Path:
-        folder = tmp_path / "results" / ".runs" / "thesis" / stage / (f"{number:08x}" * 8)
+        fingerprint = (
+            (stage.encode().hex()[:8] + f"{number:08x}") * 4 if inputs is not None else f"{number:08x}" * 8
+        )
+        folder = tmp_path / "results" / ".runs" / "thesis" / stage / fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         axes = {"method": "opirl", "seed": number}
         (folder / "config.yaml").write_text(yaml.safe_dump({"agent": {"lr": 1e-3}, "axes": axes, **config}))
-        record = {"git": {"commit": "c0" * 20}, "parts": {"inputs": {"expert": ["ef" * 32]}}}
+        record = {
+            "git": {"commit": "c0" * 20},
+            "parts": {"inputs": {"expert": ["ef" * 32]} if inputs is None else inputs},
+        }
         (folder / "provenance.json").write_text(json.dumps(record))
         with Recorder(folder) as recorder:
             for row in range(rows):

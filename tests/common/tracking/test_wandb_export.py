@@ -29,7 +29,8 @@ def test_the_run_shows_what_the_folder_holds(make_job: Make, wandb_directory: Pa
     assert (run["id"], run["project"], run["group"], run["job_type"]) == (
         folder.name[:16], "rethesis", "thesis/laptop", "imitate",
     )  # fmt: skip
-    assert sorted(run["tags"]) == ["method=opirl", "seed=3"]
+    assert run["tags"] == ["thesis", "laptop", "method=opirl", "seed=3", "commit=c0c0c0c0"]
+    assert run["config"]["arm"] == "imitate opirl"
     assert run["summary"]["final_return"] == 12.5
     assert run["summary"]["status"] == "done"
     assert run["config"]["agent"] == {"lr": 1e-3}
