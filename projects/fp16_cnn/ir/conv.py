@@ -24,6 +24,7 @@ from projects.fp16_cnn.precision import BYTES, Precision
 from projects.fp16_cnn.shape import LayerShape
 
 Ablation = Literal["", "noconvert", "l1"]
+CHUNK = 1 << 20  # bytes of input that a panel passes over: about a second cache
 PARAMETERS = [
     *(("ptr noalias", f"%{name}") for name in ("x", "w", "bias", "residual", "y")),
     ("i64", "%begin"),
@@ -93,6 +94,17 @@ class Convolution:
         """Tiles in all: the range that `begin` and `end` walk."""
         return len(self.starts) * math.prod(axis.count for axis in self.pixels)
 
+    @cached_property
+    def chunks(self) -> int:
+        """Pieces of the input that the panels pass over in turn, as a large one would leave the second cache."""
+        if self.blocking.order != "panels" or self.depthwise or self.source.nbytes <= CHUNK:
+            return 1
+        count = self.pixels[0].count
+        wanted = -(-self.source.nbytes // CHUNK)
+        chunks = next((c for c in range(min(wanted, count), count + 1) if count % c == 0), 1)
+        weights = self.shape.weights * BYTES[self.precision.weights]
+        return chunks if weights * chunks < self.source.nbytes * len(self.starts) else 1
+
     def channel(self, e: Emitter, panel: str) -> str:
         """First output channel of a panel."""
         first = e.multiply(panel, self.width)
@@ -107,10 +119,16 @@ def conv_ir(conv: Convolution) -> str:
     outer = [panels, *conv.pixels] if conv.blocking.order == "panels" else [*conv.pixels, panels]
     if conv.depthwise and outer[-1] is panels:  # the columns of a row innermost: they share its inputs
         outer[-2:] = outer[:-3:-1]
-    counts = [axis.count for axis in outer]
-    first = [("i64", index) for index in decode(e, "%begin", counts)]
-    with e.loop("%end", "%begin", carried=first) as loop:
-        index = dict(zip((axis.name for axis in outer), loop.carried, strict=True))
+    counts, first = [axis.count for axis in outer], conv.pixels[0]
+    if conv.chunks > 1:
+        counts[1] //= conv.chunks
+        counts.insert(0, conv.chunks)
+    start = [("i64", index) for index in decode(e, "%begin", counts)]
+    with e.loop("%end", "%begin", carried=start) as loop:
+        indices = loop.carried[-len(outer) :]
+        index = dict(zip((axis.name for axis in outer), indices, strict=True))
+        if conv.chunks > 1:
+            index[first.name] = e.add(e.multiply(loop.carried[0], counts[2]), index[first.name])
         at = {axis.name: axis.start(e, index[axis.name]) for axis in conv.pixels}
         panel = index["panels"]
         _finish(e, conv, at, panel, sums.tile(at, panel, _moved(e, conv, at, 0)))

@@ -73,7 +73,9 @@ class Sums:
         self.term = conv.width * BYTES[conv.precision.weights]  # bytes of the weights of one term
         self.row = shape.kernel[1] * self.inputs * self.term  # ... of one kernel row
         self.totals = vector(conv.lanes)
-        again = conv.tiles // len(conv.starts)  # tiles that use a panel before the next one's turn
+        again = (
+            conv.tiles // len(conv.starts) // conv.chunks
+        )  # tiles that use a panel before the next one's turn
         useful = conv.blocking.order == "panels" and AGAIN[0] <= again <= AGAIN[1] and conv.ablate != "l1"
         self.ahead = shape.kernel[0] * self.row if useful else 0
         self.stretches = self._stretches()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from common.errors import BadInputError
 from projects.fp16_cnn.blocking import Blocking
 from projects.fp16_cnn.buffers import Buffer, Layout
+from projects.fp16_cnn.ir import conv
 from projects.fp16_cnn.layer import build
 from projects.fp16_cnn.precision import PRECISIONS
 from projects.fp16_cnn.shape import LayerShape
@@ -98,6 +99,19 @@ def test_depthwise_convolutions_equal_torch_in_float64(data: st.DataObject, name
 def test_special_ways_through_memory_equal_torch(shape: LayerShape, name: str) -> None:
     check(Case(shape, "relu6", residual=True, border=(1, 1, 1, 1)), name)
     check(Case(shape, blocking=Blocking(2, 14, "pixels"), threads=2, spare=1), name)
+
+
+@pytest.mark.parametrize("border", [(0, 0, 0, 0), (1, 0, 0, 1)])
+def test_a_large_input_is_passed_over_in_chunks(
+    border: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv, "CHUNK", 4096)
+    shape = LayerShape("conv", 2, 24, 80, 12, 14, (1, 1))
+    storage = PRECISIONS["f32"].activations
+    source, target = Layout(2, 12, 14, 24, storage=storage), Layout(2, 12, 14, 80, border, storage)
+    made = conv.Convolution(shape, PRECISIONS["f32"], source, target, None, "none", Blocking(1, 7))
+    assert 1 < made.chunks and made.pixels[0].count % made.chunks == 0
+    check(Case(shape, "relu", border=border, blocking=Blocking(1, 7), threads=2), "f32")
 
 
 @pytest.mark.parametrize("name", FAST)
