@@ -12,6 +12,7 @@ override export ARGS := $(value ARGS)
 override export YES := $(value YES)
 override export SOURCE := $(value SOURCE)
 override export PYTHON := $(value PYTHON)
+override export SITE := $(value SITE)
 
 STUDY = @set -f; exec .venv/bin/python -m common.study
 OPTIONS = $(if $(PROJECT),--project "$$PROJECT") $(if $(SCALE),--scale "$$SCALE") \
@@ -20,7 +21,7 @@ OPTIONS = $(if $(PROJECT),--project "$$PROJECT") $(if $(SCALE),--scale "$$SCALE"
 PYTEST = @OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock new plan launch-check reproduce status why logs dashboard sync test test-reliability test-cluster pbs lint bench clean
+.PHONY: help setup lock new plan launch-check reproduce status why logs dashboard sync test test-reliability test-cluster test-containers container pbs lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,13 +67,19 @@ sync: .venv/.ready  ## upload the offline W&B runs
 	$(STUDY) sync $(OPTIONS)
 
 test: .venv/.ready  ## the test suite (under 10 minutes on 2 cores)
-	$(PYTEST) -n 2 -m "not slow and not cluster"
+	$(PYTEST) -n 2 -m "not slow and not cluster and not containers"
 
 test-reliability: .venv/.ready  ## twenty kills, and the slow rest
-	$(PYTEST) -n 2 -m "slow and not cluster"
+	$(PYTEST) -n 2 -m "slow and not cluster and not containers"
 
 test-cluster: .venv/.ready  ## the launch layer on a real Slurm, Grid Engine, PBS and mpirun, where they are installed
 	$(PYTEST) -m cluster -rs tests/cluster
+
+test-containers: .venv/.ready  ## build, run and break an image with a real Apptainer, where one can be had
+	$(PYTEST) -m "containers and not slow" -rs tests/containers
+
+container: .venv/.ready  ## build the Apptainer image of a site: SITE=abci3; ARGS=--print shows how, ARGS=--help the rest
+	@set -f; exec .venv/bin/python -m common.container $(if $(SITE),--site "$$SITE") $(if $(ARGS),$$ARGS)
 
 pbs: .venv/.ready  ## build OpenPBS for test-cluster from a source tree: make pbs SOURCE=/path/to/openpbs
 	@tests/cluster/pbs/build "$$SOURCE"
