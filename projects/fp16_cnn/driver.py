@@ -7,15 +7,14 @@ that spins, and gives its core away when it has spun for long.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from projects.fp16_cnn import cpu
 from projects.fp16_cnn.buffers import Layout
 from projects.fp16_cnn.compiler import compile_function
+from projects.fp16_cnn.crew import Jobs, crew
 from projects.fp16_cnn.ir.emitter import Emitter
 from projects.fp16_cnn.ir.vectors import ELEMENT
 from projects.fp16_cnn.packing import aligned
@@ -66,27 +65,19 @@ class Call:
     tiles: int
 
 
-@cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="network")
-
-
 def bind(calls: Sequence[Call], threads: int) -> Callable[[int], None]:
     """A function of the images' address that runs all calls in order, each on all threads."""
     count = max(1, min(threads, max((call.tiles for call in calls), default=1)))
-    parts = [compile_function(driver_ir(calls, part, count), "kernel", 2).call for part in range(count)]
+    parts = [compile_function(driver_ir(calls, part, count), "kernel", 2) for part in range(count)]
     barrier = aligned((8,), np.int64)
     counter = barrier.ctypes.data
     if count == 1:
-        return lambda images: parts[0](images, counter)
-    pool = _workers(count - 1)
+        return lambda images: parts[0].call(images, counter)
+    together = crew(count)
 
     def run(images: int) -> None:
         barrier[0] = 0
-        waiting = [pool.submit(part, images, counter) for part in parts[1:]]
-        parts[0](images, counter)
-        for future in waiting:
-            future.result()
+        together.run(Jobs([(part.address, (images, counter)) for part in parts]))
 
     return run
 
