@@ -51,7 +51,7 @@ FAMILIES = {
         submit=("qsub",),
         job_id=r"^(\d+(?:\[\])?)(?:\.\S+)?$",
         list_jobs=lambda: ("qstat",),
-        row=r"^(\d+(?:\[\d*\])?)(?:\.\S*)? .* ([A-Z]) +\S+$",
+        row=r"^(\d+(?:\[\d*\])?)(?:\.\S*)? .* ([A-Z]) +\S+ *$",
         ended=("F", "X"),
         cancel=("qdel",),
     ),

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from common.cluster.profile import Profile, clock
 from common.cluster.sites import NodeClass, node_class
+from common.container import inside
 from common.errors import BadInputError
 
-SIGNAL_EARLY = 60  # seconds that Slurm may be late with a signal
+SIGNAL_EARLY = 60  # seconds that Slurm may send a signal before the time that it was asked for
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _body(
         lines.append("export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + $$ % 20000))")
     if profile.stage_data:
         lines += _staging(profile, ask)
+    if profile.image:  # the data may lie outside the work tree, on the node's own disk
+        lines.append('[ ! -d "$RETHESIS_DATA" ] || export {APPTAINER,SINGULARITY}_BIND="$RETHESIS_DATA"')
     if len(commands) == 1:
         return [*lines, f"exec {commands[0]}"]
     return [
@@ -143,10 +146,9 @@ def _body(
 
 def _launched(profile: Profile, ask: Ask, command: Sequence[str], root: Path) -> list[str]:
     if profile.image:
-        devices = {"cuda": ["--nv"], "rocm": ["--rocm"]}.get(profile.devices, []) if ask.gpus else []
-        command = [
-            *(profile.runtime, "exec", *devices, "--bind", str(root), "--pwd", str(root), profile.image), *command,
-        ]  # fmt: skip
+        gpu = {"cuda": "--nv", "rocm": "--rocm"}.get(profile.devices, "")
+        image = Path(profile.image)
+        command = inside(image, command, ask.gpus > 0, runtime=profile.runtime, gpu=gpu, root=root)
     if ask.world == 1:
         return [*command]
     passed = [
@@ -185,7 +187,7 @@ def _staging(profile: Profile, ask: Ask) -> list[str]:
 
 
 def _slurm(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
-    early = profile.margin + SIGNAL_EARLY
+    early = max(1, profile.margin - SIGNAL_EARLY)  # the deadline comes first; the signal is for preemption
     to_shell = "B:" if ask.world == 1 else ""
     return [
         f"--job-name={ask.name}",

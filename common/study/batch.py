@@ -26,7 +26,7 @@ from common.files import read_json, write_json, write_text
 from common.study.store import DONE, FAILED, STOPPED
 
 LAUNCH = "launch.json"  # of the engine: the profile, what each stage's jobs ask for
-REGISTRY = "submitted.jsonl"  # of the engine: one line a submission
+REGISTRY = "submitted.jsonl"  # of the engine: one line a submission; it outlives the front door
 LIVING = "living.json"  # of the engine: the last answer about all jobs
 HALT = "HALT"  # of the engine: the front door was stopped, nothing more is submitted
 SUBMITTED = "submitted.json"  # of a job folder
@@ -98,8 +98,10 @@ def status(engine: Path, job: str) -> str:
     A scheduler that does not answer is no verdict.
     """
     entry = _entry(engine, job)
-    if entry is None:
-        return "running"
+    if (
+        entry is None
+    ):  # Snakemake remembers an id that nothing is known about: submitting again finds it, or not
+        return "failed"
     folders = [Path(folder) for folder in entry["folders"]]
     if _done(folders):
         marker = engine / entry["stage"] / f"{entry['task']}.done"
@@ -229,11 +231,9 @@ def _entries(engine: Path) -> list[dict[str, Any]]:
 def _entry(engine: Path, job: str) -> dict[str, Any] | None:
     """The last line of an id; the others are not parsed."""
     start = json.dumps({"id": job})[:-1] + ","
-    found = None
-    with (engine / REGISTRY).open() as file:
-        for line in file:
-            if line.startswith(start):
-                found = line
+    path = engine / REGISTRY
+    lines = path.read_text().splitlines() if path.is_file() else []
+    found = next((line for line in reversed(lines) if line.startswith(start)), None)
     return json.loads(found) if found else None
 
 

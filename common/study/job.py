@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from common.cluster.ranks import place
 from common.errors import (
     DISK_FULL,
     EXIT_OTHER,
@@ -51,6 +53,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def main(folders: Sequence[Path], root: Path = ROOT) -> int:
     """Run the jobs in `folders` that are not done; return the exit code of common.errors."""
     stop.install()
+    if place().rank > 0:
+        return follow(folders, root)
     with ExitStack() as locks:
         for folder in sorted(folders):
             locks.enter_context(locked(folder / ".lock", str(folder)))
@@ -84,16 +88,42 @@ def run(folders: Sequence[Path], root: Path = ROOT) -> None:
     _set_threads(int(specs[0]["threads"]))
     members = [_member(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     records = [_start(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
-    module, _, name = specs[0]["run"].partition(":")
-    function = getattr(importlib.import_module(module), name)
-    if specs[0]["stacked"]:
-        results: Sequence[Metrics] = function(members)
-    else:
-        results = [function(member.cfg, member.inputs, member.out) for member in members]
+    results = _call(specs, members)
     for spec, folder, record, metrics in zip(specs, folders, records, results, strict=True):
         write_json(folder / "provenance.json", finished(record))
         append_index(folder.parents[1], spec)
         mark_done(folder, metrics)
+
+
+def follow(folders: Sequence[Path], root: Path = ROOT) -> int:
+    """A process beside rank 0: the same program, whose files go to a folder of its own that is removed.
+
+    It takes no lock and writes no marker; rank 0 does. Return the exit code of common.errors.
+    """
+    if all(is_done(folder) for folder in folders):
+        return 0
+    with tempfile.TemporaryDirectory(prefix="rethesis-rank-") as name:
+        try:
+            specs = [read_json(folder / SPEC) for folder in folders]
+            outs = [Path(name) / str(number) for number in range(len(folders))]
+            for out in outs:
+                out.mkdir()
+            _set_threads(int(specs[0]["threads"]))
+            _call(specs, [_member(spec, out, root) for spec, out in zip(specs, outs, strict=True)])
+        except StoppedError:
+            return EXIT_STOPPED
+        except BaseException as error:
+            print(redact_text(traceback.format_exc()), file=sys.stderr, flush=True)
+            return error.exit_code if isinstance(error, RethesisError) else EXIT_OTHER
+    return 0
+
+
+def _call(specs: Sequence[Mapping[str, Any]], members: Sequence[Member]) -> Sequence[Metrics]:
+    module, _, name = specs[0]["run"].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    if specs[0]["stacked"]:
+        return function(members)
+    return [function(member.cfg, member.inputs, member.out) for member in members]
 
 
 def _member(spec: Mapping[str, Any], folder: Path, root: Path) -> Member:

@@ -96,8 +96,6 @@ def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Ro
             rows.append(_row(pack, chosen, text))
         except BadInputError as error:
             faults = [str(error)]
-        if rows and rows[-1].links - 1 > chosen.retries:
-            faults.append(f"{rows[-1].links} jobs follow each other, and launch.retries is {chosen.retries}")
         for fault in faults:
             faulty.setdefault(fault, {})[pack.stage] = None
     wrong = [f"{', '.join(stages)}: {fault}" for fault, stages in faulty.items()]
@@ -136,6 +134,12 @@ def _print(rows: Sequence[Row], chosen: Profile) -> None:
         cost = "?" if price is None else f"{price * hours:.1f}"
         sizes = (row.nodes, row.processes, clock(row.seconds), row.links, f"{hours:.1f}", cost)
         print(COLUMNS.format(row.stage, row.one or "-", number, *sizes))
+    links = max((row.links for row in rows), default=1)
+    if links - 1 > chosen.retries:
+        print(
+            f"note: up to {links} jobs follow each other, and launch.retries={chosen.retries} allows "
+            f"{chosen.retries + 1}; the same command continues what is left."
+        )
     total = sum(row.hours for row in rows)
     unknown = sorted(one for one, price in prices.items() if price is None)
     cost = f"{sum(row.hours * (prices[row.one] or 0) for row in rows):.1f} points"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from house import House, make_house, wait_for
+from batches import STUDY, Batch, end, quiet_bits
+from house import REPOSITORY, House, make_house, wait_for
 from slurm import Slurm, missing
 
 pytestmark = [
@@ -19,8 +20,7 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.skipif(bool(missing()), reason=missing()),
 ]
-STUDY = ("reproduce", "--project", "toy", "--track", "off", "--scale", "smoke")
-SLURM = ("--launch", "slurm", "launch.poll=1")
+STEPS = "toy.steps=40"
 
 
 @pytest.fixture(scope="module")
@@ -32,163 +32,178 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, slurm: Slurm) -> Iterator[House]:
-    yield make_house(tmp_path / "house")
+def batch(tmp_path: Path, slurm: Slurm) -> Iterator[Batch]:
+    yield Batch(make_house(tmp_path / "house"), "slurm", slurm.environment)
     slurm.run("scancel", "--user=root", "--quiet")
     slurm.wait(lambda: not slurm.jobs())
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run on this machine alone gives, with 40 steps."""
-    house = make_house(tmp_path_factory.mktemp("quiet") / "house")
-    house.run(*STUDY, "toy.steps=40")
-    return house.bits()
+    return quiet_bits(make_house(tmp_path_factory.mktemp("quiet") / "house"), STEPS)
 
 
-def run(house: House, slurm: Slurm, *overrides: str, code: int = 0, **extra: str) -> str:
-    return house.run(*STUDY, *SLURM, *overrides, code=code, **slurm.environment, **extra)
-
-
-def start(house: House, slurm: Slurm, *overrides: str, **extra: str) -> subprocess.Popen[str]:
-    return house.start(*STUDY, *SLURM, *overrides, **slurm.environment, **extra)
-
-
-def end(process: subprocess.Popen[str], code: int = 0) -> str:
-    output, _ = process.communicate()
-    assert process.returncode == code, output
-    return output
-
-
-def submissions(house: House) -> list[dict[str, str]]:
-    (path,) = house.runs().glob(".engine/*/submitted.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def counts(house: House) -> list[str]:
-    """The counters' starts, one line each."""
-    return [line for line in house.calls() if line.startswith("count")]
+def release(slurm: Slurm) -> None:
+    """Let requeued jobs start at once; Slurm holds them back for two minutes."""
+    for job, state in slurm.jobs().items():
+        if state == "PENDING":
+            slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
 
 def test_many_jobs_with_the_bits_of_one_machine_and_one_question_for_all(
-    house: House, slurm: Slurm, quiet: dict[str, bytes], tmp_path: Path
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes], tmp_path: Path
 ) -> None:
     tools, asked = tmp_path / "bin", tmp_path / "asked"
     tools.mkdir()
     (tools / "squeue").write_text(f'#!/bin/sh\necho >>{asked}\nexec /usr/bin/squeue "$@"\n')
     (tools / "squeue").chmod(0o755)
     path = {"PATH": f"{tools}:{slurm.environment['PATH']}"}
-    output = house.run(*STUDY, *SLURM, "toy.steps=40", **{**slurm.environment, **path})
-    assert "report: results/toy/" in output and house.bits() == quiet
-    assert len(submissions(house)) == 8 == len({entry["id"] for entry in submissions(house)})
+    output = batch.run(STEPS, **path)
+    assert "report: results/toy/" in output and batch.house.bits() == quiet
+    assert len(batch.submissions()) == 8 == len({entry["id"] for entry in batch.submissions()})
     assert len(asked.read_text().splitlines()) < 40  # 8 jobs and some 15 s: without the cache several hundred
-    assert "nothing to do" in run(house, slurm, "toy.steps=40")
+    assert "nothing to do" in batch.run(STEPS)
 
 
-def test_packs_share_a_job(house: House, slurm: Slurm, quiet: dict[str, bytes]) -> None:
-    run(house, slurm, "toy.steps=40", "launch.pack=2")
-    assert house.bits() == quiet and len(submissions(house)) == 4
+def test_packs_share_a_job(batch: Batch, slurm: Slurm, quiet: dict[str, bytes]) -> None:
+    batch.run(STEPS, "launch.pack=2")
+    assert batch.house.bits() == quiet and len(batch.submissions()) == 4
 
 
 def test_a_time_limit_met_again_and_again_is_continued_to_the_same_bits(
-    house: House, slurm: Slurm, quiet: dict[str, bytes]
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
     """A limit of one minute, and a margin that leaves six seconds of it: 40 steps of 0.3 s need two to three jobs."""
     limit = ('launch.walltime="00:01:00"', "launch.margin=54")
-    run(house, slurm, "toy.steps=40", *limit, TOY_SLEEP="0.3")
-    assert house.bits() == quiet
-    starts = counts(house)
-    assert len(starts) >= 2 * 4 and len(submissions(house)) >= 8 + 4
+    batch.run(STEPS, *limit, TOY_SLEEP="0.3")
+    assert batch.house.bits() == quiet
+    starts = batch.counts()
+    assert len(starts) >= 2 * 4 and len(batch.submissions()) >= 8 + 4
     # and a chain that is too short ends with 75, to be continued by the same command
-    other = make_house(house.root.parent / "other")
-    output = other.run(
-        *STUDY,
-        *SLURM,
-        "toy.steps=60",
-        *limit,
-        "launch.retries=0",
-        code=75,
-        TOY_SLEEP="0.3",
-        **slurm.environment,
-    )
+    other = Batch(make_house(batch.house.root.parent / "other"), "slurm", slurm.environment)
+    output = other.run("toy.steps=60", *limit, "launch.retries=0", code=75, TOY_SLEEP="0.3")
     assert "the time limit (RETHESIS_DEADLINE) is near" in output and "The same command continues." in output
 
 
 def test_killed_jobs_are_retried_and_failed_ones_are_not(
-    house: House, slurm: Slurm, quiet: dict[str, bytes]
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
-    process = start(house, slurm, "toy.steps=40", TOY_SLEEP="0.1")
-    wait_for(lambda: len(counts(house)) >= 2)
-    for worker in psutil.process_iter(["cmdline", "cwd"]):
-        if "common.study.job" in (worker.info["cmdline"] or []) and worker.info["cwd"] == str(house.root):
-            worker.kill()
+    process = batch.start(STEPS, TOY_SLEEP="0.1")
+    wait_for(lambda: len(batch.counts()) >= 2)
+    assert batch.kill_workers() >= 2
     end(process)
-    assert house.bits() == quiet and len(counts(house)) >= 5
-    crashing = make_house(house.root.parent / "crashing")
-    output = crashing.run(*STUDY, *SLURM, "toy.crash_at=2", code=1, **slurm.environment)
-    assert "not done" in output and len(counts(crashing)) == 4
-    assert "planted crash" in crashing.run("logs", "--project", "toy", "--scale", "smoke", "toy.crash_at=2")
+    assert batch.house.bits() == quiet and len(batch.counts()) >= 5
+    crashing = Batch(make_house(batch.house.root.parent / "crashing"), "slurm", slurm.environment)
+    output = crashing.run("toy.crash_at=2", code=1)
+    assert "not done" in output and len(crashing.counts()) == 4
+    logs = crashing.house.run("logs", "--project", "toy", "--scale", "smoke", "toy.crash_at=2")
+    assert "planted crash" in logs
 
 
 def test_requeue_cancel_and_a_preemption_signal_cost_no_step(
-    house: House, slurm: Slurm, quiet: dict[str, bytes]
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
-    process = start(house, slurm, "toy.steps=40", TOY_SLEEP="0.2")
-    wait_for(lambda: len(counts(house)) == 4)
+    process = batch.start(STEPS, TOY_SLEEP="0.2")
+    wait_for(lambda: len(batch.counts()) == 4)
     first, second, third, _ = sorted(slurm.jobs(), key=int)
     slurm.run("scontrol", "requeue", first)
     slurm.run("scancel", second)
     slurm.run("scancel", "--batch", "--signal=USR1", third)
     slurm.wait(lambda: slurm.jobs().get(first) == "PENDING")
-    slurm.run("scontrol", "update", f"JobId={first}", "StartTime=now")
+    release(slurm)
     end(process)
-    assert house.bits() == quiet and len(counts(house)) == 7
-    ids = [entry["id"] for entry in submissions(house)]
+    assert batch.house.bits() == quiet and len(batch.counts()) == 7
+    ids = [entry["id"] for entry in batch.submissions()]
     assert ids.count(first) == 1  # the requeued job kept its id, and nothing was submitted for it
 
 
 def test_a_node_goes_down_and_the_controller_is_restarted(
-    house: House, slurm: Slurm, quiet: dict[str, bytes]
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
-    process = start(house, slurm, "toy.steps=40", TOY_SLEEP="0.2")
-    wait_for(lambda: len(counts(house)) == 4)
+    process = batch.start(STEPS, TOY_SLEEP="0.2")
+    wait_for(lambda: len(batch.counts()) == 4)
     slurm.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
     slurm.end("slurmctld")
     slurm.controller()
     slurm.wait(lambda: slurm.jobs() != {})
-    slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME")
-    for job, state in slurm.jobs().items():
-        if state == "PENDING":
-            slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)  # it may be back already
+    release(slurm)
     end(process)
-    assert house.bits() == quiet
+    assert batch.house.bits() == quiet
 
 
 def test_ctrl_c_leaves_no_orphan_and_the_same_command_continues(
-    house: House, slurm: Slurm, quiet: dict[str, bytes]
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
-    process = start(house, slurm, "toy.steps=40", TOY_SLEEP="0.2")
-    wait_for(lambda: len(counts(house)) >= 2)
+    process = batch.start(STEPS, TOY_SLEEP="0.2")
+    wait_for(lambda: len(batch.counts()) >= 2)
     process.send_signal(signal.SIGINT)
     output = end(process, 130)
     assert "cancelled" in output and "stopped; the same command continues" in output
     slurm.wait(lambda: not slurm.jobs())
-    run(house, slurm, "toy.steps=40")
-    assert house.bits() == quiet
+    batch.run(STEPS)
+    assert batch.house.bits() == quiet
 
 
 def test_a_front_door_that_was_killed_picks_up_the_jobs_that_run(
-    house: House, slurm: Slurm, quiet: dict[str, bytes]
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
-    process = start(house, slurm, "toy.steps=40", TOY_SLEEP="0.4")
-    wait_for(lambda: len(counts(house)) == 4)
+    process = batch.start(STEPS, TOY_SLEEP="0.4")
+    wait_for(lambda: len(batch.counts()) == 4)
     children = psutil.Process(process.pid).children(recursive=True)
     for victim in (process.pid, *(child.pid for child in children)):
         os.kill(victim, signal.SIGKILL)
     process.communicate()
     before = set(slurm.jobs())
     assert len(before) == 4
-    run(house, slurm, "toy.steps=40")
-    assert house.bits() == quiet
-    assert len(counts(house)) == 4, "a job was started twice"
-    assert {entry["id"] for entry in submissions(house)} > before
+    batch.run(STEPS)
+    assert batch.house.bits() == quiet
+    assert len(batch.counts()) == 4, "a job was started twice"
+    assert {entry["id"] for entry in batch.submissions()} > before
+
+
+FIT = """
+from pathlib import Path
+from parallel_fit import Data, Net
+from common.cluster.ranks import place
+from common.training.parallel import fit_parallel
+from common.training.seeds import seed_everything
+
+
+def run(cfg, inputs, out):
+    seed_everything(cfg["axes"]["seed"])
+    net = Net(0.0)
+    fit_parallel(net, Data(cfg["toy"]["steps"]), out)
+    with Path("ranks.txt").open("a") as file:
+        file.write(f"{place().rank} {place().size} {place().node} {place().starter}\\n")
+    return {"score": sum(float(weight.sum()) for weight in net.parameters())}
+"""
+
+
+def fitting(root: Path, nodes: int) -> House:
+    """A toy house whose counter is a Lightning training on so many nodes."""
+    house = make_house(root)
+    (root / "projects" / "toy" / "fit.py").write_text(FIT)
+    shutil.copy(REPOSITORY / "tests" / "support" / "parallel_fit.py", root)
+    house.edit("projects/toy/study.py", "projects.toy.stages:count", "projects.toy.fit:run")
+    house.edit(
+        "projects/toy/study.py", 'config=("toy",)),', f'config=("toy",), resources=Resources(nodes={nodes})),'
+    )
+    house.edit("projects/toy/study.py", "Need, Stage", "Need, Resources, Stage")
+    return house
+
+
+def test_a_lightning_training_on_two_nodes_equals_one_process(tmp_path: Path, slurm: Slurm) -> None:
+    one, two = fitting(tmp_path / "one", 1), fitting(tmp_path / "two", 2)
+    small = ("toy.steps=20", "seeds.count=1", "--only", "count,fast")
+    one.run(*STUDY, *small)
+    Batch(two, "slurm", slurm.environment).run(*small)
+    assert sorted((two.root / "ranks.txt").read_text().splitlines()) == ["0 2 0 Slurm", "1 2 1 Slurm"]
+    scores = [json.loads(next(house.runs().glob("count/*/metrics.json")).read_text()) for house in (one, two)]
+    gap = abs(scores[0]["score"] - scores[1]["score"])
+    print(
+        f"measured: 20 steps on two Slurm nodes and in one process (float64): sums of weights differ by {gap:.1e}"
+    )
+    assert gap < 1e-12
+    (folder,) = two.runs().glob("count/*")
+    assert not list(folder.glob("rank*")) and (folder / "submitted.json").is_file()

@@ -6,7 +6,7 @@
 #SBATCH --gpus-per-node=1
 #SBATCH --mem=32000M
 #SBATCH --time=02:00:00
-#SBATCH --signal=B:USR1@180
+#SBATCH --signal=B:USR1@60
 #SBATCH --output=/home/user/rethesis/log0
 #SBATCH --open-mode=append
 #SBATCH --requeue

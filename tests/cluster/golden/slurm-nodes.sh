@@ -6,7 +6,7 @@
 #SBATCH --gpus-per-node=4
 #SBATCH --mem=400000M
 #SBATCH --time=24:00:00
-#SBATCH --signal=USR1@180
+#SBATCH --signal=USR1@60
 #SBATCH --output=/home/user/rethesis/log0
 #SBATCH --open-mode=append
 #SBATCH --requeue

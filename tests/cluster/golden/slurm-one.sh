@@ -5,7 +5,7 @@
 #SBATCH --cpus-per-task=1
 #SBATCH --mem=2000M
 #SBATCH --time=01:00:00
-#SBATCH --signal=B:USR1@180
+#SBATCH --signal=B:USR1@60
 #SBATCH --output=/home/user/rethesis/log0
 #SBATCH --open-mode=append
 #SBATCH --requeue

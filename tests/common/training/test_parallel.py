@@ -1,0 +1,130 @@
+"""Two processes train what one does: to rounding across numbers of processes, to the bit on the same number."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.cluster.ranks import Place
+from common.errors import BadInputError
+from common.training.data import StepSampler
+from common.training.parallel import Shares
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = ROOT / "tests" / "support" / "parallel_fit.py"
+pytestmark = pytest.mark.timeout(240)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def begin(out: Path, size: int, steps: int, dropout: float, **extra: str) -> list[subprocess.Popen[str]]:
+    """Start `size` processes as torchrun would."""
+    port = free_port()
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("RETHESIS", "SLURM", "OMPI"))
+    }
+    shared = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    world = {
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(out), str(steps), str(dropout)], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**clean, **shared, **extra, **(world if size > 1 else {}),
+                 **({"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"} if size > 1 else {})},
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen[str]], code: int = 0) -> str:
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), outputs
+    return "".join(outputs)
+
+
+def train(out: Path, size: int, steps: int = 30, dropout: float = 0.0, code: int = 0) -> str:
+    return finish(begin(out, size, steps, dropout), code)
+
+
+def interrupt(out: Path, dropout: float) -> str:
+    """Train on two processes, and stop them by a signal to the second, somewhere before the end."""
+    processes = begin(out, 2, 30, dropout, FIT_SLEEP="0.1")
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()  # its place: it begins
+    time.sleep(1.0)
+    while not any(out.glob("checkpoints/*")) and processes[1].poll() is None:
+        processes[1].send_signal(signal.SIGUSR1)
+        time.sleep(0.2)
+    return finish(processes, 75)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "weights.pt", weights_only=True)
+
+
+def distance(a: Path, b: Path) -> float:
+    one, two = weights(a), weights(b)
+    return max(float((one[key] - two[key]).abs().max()) for key in one)
+
+
+def test_two_processes_equal_one_in_float64(tmp_path: Path) -> None:
+    train(tmp_path / "one", 1)
+    train(tmp_path / "two", 2)
+    gap = distance(tmp_path / "one", tmp_path / "two")
+    print(
+        f"measured: 30 Adam steps on 2 processes and on 1 (float64): largest difference of a weight {gap:.1e}"
+    )
+    assert gap < 1e-13
+
+
+def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_bits_are_kept(tmp_path: Path) -> None:
+    """With dropout, so that each rank's own generator must come back."""
+    train(tmp_path / "whole", 2, dropout=0.3)
+    cut = tmp_path / "cut"
+    output = interrupt(cut, 0.3)
+    first, second = (line for line in output.splitlines() if line.startswith("stopped after step"))
+    assert first.split(":")[0] == second.split(":")[0] and "SIGUSR1" in first + second
+    assert "another process of the job" in first + second
+    train(cut, 2, dropout=0.3)
+    assert distance(cut, tmp_path / "whole") == 0.0
+
+
+@pytest.mark.slow
+def test_continued_on_another_number_of_processes_it_differs_by_rounding(tmp_path: Path) -> None:
+    train(tmp_path / "whole", 1)
+    cut = tmp_path / "cut"
+    interrupt(cut, 0.0)
+    train(cut, 1)
+    gap = distance(cut, tmp_path / "whole")
+    print(
+        f"measured: stopped on 2 processes, continued on 1 (float64): largest difference of a weight {gap:.1e}"
+    )
+    assert gap < 1e-13
+
+
+def test_shares_are_a_partition_of_each_batch() -> None:
+    whole = list(StepSampler(20, 6, 5, seed=1))
+    parts = [list(Shares(StepSampler(20, 6, 5, seed=1), Place(rank, 3))) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        assert sorted(key for part in parts for key in part[step]) == sorted(batch)
+        assert {len(part[step]) for part in parts} == {2}
+    with pytest.raises(BadInputError, match="a batch of 6 cannot be shared by 4 processes"):
+        next(iter(Shares(StepSampler(20, 6, 5, seed=1), Place(0, 4))))
