@@ -248,10 +248,11 @@ def write_state(target: Target, job: Exported, rows: Sequence[Row], uploaded: in
 
 
 def remove_leftovers(directory: Path, run_id: str, keep: str) -> None:
-    """Remove the offline folders of a run other than `keep`: they hold no row that JSONL lacks."""
-    for path in (directory / "wandb").glob(f"offline-run-*-{run_id}*"):
-        if path.name != keep:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove W&B's folders of a run other than `keep`: they hold no row that JSONL or the server lacks."""
+    for pattern in (f"offline-run-*-{run_id}*", f"run-*-{run_id}*"):
+        for path in (directory / "wandb").glob(pattern):
+            if path.name != keep:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

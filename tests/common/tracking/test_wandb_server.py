@@ -130,6 +130,7 @@ def test_a_resumed_run_is_continued_on_its_step_axis(
     assert rows_at(server, [folder]) == truth([folder])
     assert [row["step"] for row in rows_at(server, [folder])[0]] == [0, 10, 20, 30, 40, 50]
     assert len(server.runs) == 1
+    assert list((wandb_directory / "wandb").glob("*run-*")) == []
 
 
 def refuse(status: int) -> Callable[[str, str, str], int]:
