@@ -147,7 +147,7 @@ def _body(
 def _launched(profile: Profile, ask: Ask, command: Sequence[str], root: Path) -> list[str]:
     if profile.image:
         gpu = {"cuda": "--nv", "rocm": "--rocm"}.get(profile.devices, "")
-        image = Path(profile.image)
+        image = root / profile.image
         command = inside(image, command, ask.gpus > 0, runtime=profile.runtime, gpu=gpu, root=root)
     if ask.world == 1:
         return [*command]

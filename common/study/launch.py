@@ -84,8 +84,7 @@ def script_of(
     chosen: Profile, asked: script.Ask, programs: Sequence[Sequence[str]], logs: Sequence[Path], root: Path
 ) -> str:
     """The job script of programs, each given by the folders of its jobs."""
-    python = "python3" if chosen.image else sys.executable
-    commands = [[python, "-m", "common.study.job", *folders] for folders in programs]
+    commands = [[sys.executable, "-m", "common.study.job", *folders] for folders in programs]
     return script.render(chosen, asked, commands, root, logs)
 
 

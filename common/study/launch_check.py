@@ -74,12 +74,26 @@ def require(tasks: Sequence[Task], launch: Mapping[str, Any], root: Path) -> Non
     _, wrong = examine(packed(tasks, launch), chosen, root)
     if wrong:
         raise BadInputError("nothing was submitted.\n" + "\n".join(wrong))
+    if chosen.image:
+        _require_image(chosen, root)
     command = FAMILIES[chosen.site.scheduler].submit[0]
     if shutil.which(command) is None:
         raise BadInputError(
             f"{command} is not on this machine: LAUNCH={chosen.site.name} starts on a login node of its site. "
             "`make launch-check` works anywhere."
         )
+
+
+def _require_image(chosen: Profile, root: Path) -> None:
+    from common.container.build import require_same_lock
+    from common.container.table import image_named
+
+    path = root / chosen.image
+    if not path.is_file():
+        raise BadInputError(
+            f"launch.image={chosen.image} is not there; make container SITE=<site> builds it."
+        )
+    require_same_lock(path, image_named(path.stem.rpartition("-")[0], root), chosen.runtime, root)
 
 
 def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Row], list[str]]:

@@ -65,4 +65,8 @@ def test_reproduce_refuses_before_anything_is_submitted(house: House, tmp_path: 
     assert "nothing was submitted" in text and "RETHESIS_ACCOUNT" in text
     text = house.run("reproduce", "--project", "toy", "--launch", "fugaku", code=2, RETHESIS_ACCOUNT="grp")
     assert "pjsub is not on this machine: LAUNCH=fugaku starts on a login node" in text
+    text = house.run(
+        "reproduce", "--project", "toy", "--launch", "slurm", "launch.image=absent-0.sif", code=2,
+    )  # fmt: skip
+    assert "launch.image=absent-0.sif is not there; make container SITE=<site> builds it" in text
     assert not list(house.root.glob("results/.runs/toy/count"))
