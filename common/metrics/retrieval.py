@@ -18,6 +18,7 @@ from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
 from common.errors import BadInputError
+from common.metrics.flat import wanted
 from common.metrics.inputs import match_counts, own_references, side, with_match
 from common.metrics.neighbours import Side, rankings
 from common.metrics.similarity import true_products
@@ -68,10 +69,12 @@ def retrieval(
     normalise: bool = True,
     unmatched: str = "error",
     chunk: int | None = None,
+    engine: str = "auto",
 ) -> Retrieval:
     """Recall at each K, MAP@R and R-precision of every query.
 
-    The result does not depend, to the bit on a CPU, on `chunk`, threads or the order of the references. Similarity is
+    The result does not depend, to the bit on a CPU, on `chunk`, `engine`, threads or the order of the references.
+    Similarity is
     the inner product in float64 of the embeddings as given, or of their unit vectors rounded to float32.
 
     Args:
@@ -84,6 +87,7 @@ def retrieval(
         normalise: cosine similarity, of embeddings divided by their lengths; False: inner product.
         unmatched: "error", or "exclude" queries without a reference of their class and count them.
         chunk: queries in a matrix product: it needs 4 N chunk bytes in float32. None: as many as make 64 MiB.
+        engine: "torch"; "faiss"; or "auto": faiss where it is installed and can be used.
 
     Raises:
         BadInputError: an argument does not fit the others, nothing is there, an embedding is NaN, infinite, or of
@@ -111,7 +115,7 @@ def retrieval(
         )
     counted = x if bool(kept.all()) else Side(x.embeddings[kept], x.labels[kept])
     with true_products(x.embeddings.device):
-        recall, map_at_r, r_precision = _scores(counted, y, own[kept], matches[kept], ks, chunk)
+        recall, map_at_r, r_precision = _scores(counted, y, own[kept], matches[kept], ks, chunk, engine)
     return Retrieval(
         ks, kept.nonzero()[:, 0], recall, map_at_r, r_precision, matches[kept], int((~kept).sum())
     )
@@ -124,16 +128,17 @@ def _scores(
     matches: Int[Tensor, " q"],
     ks: tuple[int, ...],
     chunk: int | None,
+    engine: str,
 ) -> tuple[Float64[Tensor, "q ks"], Float64[Tensor, " q"], Float64[Tensor, " q"]]:
-    k, done = max(*ks, int(matches.max())), 0
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for ranking in rankings(queries, references, own, k, chunk):
-        r = matches[done : done + len(ranking.relevant)]
-        scores = expected_scores(ranking.similarity, ranking.relevant, r, ks, k)
-        parts.append((scores.recall, scores.map_at_r, scores.r_precision))
-        done += len(r)
-    recall, map_at_r, r_precision = zip(*parts, strict=True)
-    return torch.cat(recall), torch.cat(map_at_r), torch.cat(r_precision)
+    k = max(*ks, int(matches.max()))
+    recall = torch.empty(len(matches), len(ks), dtype=torch.float64, device=matches.device)
+    map_at_r, r_precision = recall.new_empty(len(matches)), recall.new_empty(len(matches))
+    faiss = wanted(engine, references.embeddings, k)
+    for part in rankings(queries, references, own, k, chunk, faiss=faiss):
+        scores = expected_scores(part.similarity, part.relevant, matches[part.rows], ks, k, part.size)
+        recall[part.rows], map_at_r[part.rows] = scores.recall, scores.map_at_r
+        r_precision[part.rows] = scores.r_precision
+    return recall, map_at_r, r_precision
 
 
 def _checked(ks: tuple[int, ...], chunk: int | None) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 
@@ -37,24 +37,26 @@ class _Places:
 
 def expected_scores(
     similarity: Float[Tensor, "b m"],
-    relevant: Bool[Tensor, "b m"],
+    relevant: Int[Tensor, "b m"],
     matches: Int[Tensor, " b"],
     ks: tuple[int, ...],
     k: int,
+    size: Int[Tensor, "b m"] | None = None,
 ) -> Scores:
-    """The scores of B rankings.
+    """The scores of B rankings, whose entries may stand for several references each.
 
     R-precision = (1/R) Σ_{i<=R} rel(i) and MAP@R = (1/R) Σ_{i<=R} P(i) rel(i), P(i) the precision at i (Musgrave,
     Belongie & Lim 2020, "A Metric Learning Reality Check"); recall at K: whether one of the first K is relevant.
 
     Args:
         similarity: falling in each row; it ends behind the tie group of place k, or later.
-        relevant: whether the reference at that place has the query's class.
+        relevant: how many references of that entry have the query's class.
         matches: R of each query, 1 <= R <= k.
         ks: each at most k.
         k: how many places count.
+        size: how many references an entry stands for; None: one each.
     """
-    places = _places(similarity, relevant, k)
+    places = _places(similarity, relevant, size, k)
     chance = places.relevant.double() / places.size
     place = torch.arange(1, k + 1, device=similarity.device)
     inside = place - 1 - places.before  # j - 1
@@ -68,20 +70,37 @@ def expected_scores(
     )
 
 
-def _places(similarity: Float[Tensor, "b m"], relevant: Bool[Tensor, "b m"], k: int) -> _Places:
+def _places(
+    similarity: Float[Tensor, "b m"], relevant: Int[Tensor, "b m"], size: Int[Tensor, "b m"] | None, k: int
+) -> _Places:
     width = similarity.shape[1]
     index = torch.arange(width, device=similarity.device)
-    new = torch.ones_like(relevant)
+    new = torch.ones_like(relevant, dtype=torch.bool)
     new[:, 1:] = similarity[:, 1:] != similarity[:, :-1]
     start = torch.where(new, index, 0).cummax(1).values
-    last = torch.ones_like(relevant)
+    last = torch.ones_like(new)
     last[:, :-1] = new[:, 1:]
     end = torch.where(last, index, width).flip(1).cummin(1).values.flip(1) + 1
-    hits = torch.zeros(len(relevant), width + 1, dtype=torch.int64, device=similarity.device)
-    torch.cumsum(relevant, 1, out=hits[:, 1:])
-    start, end = start[:, :k], end[:, :k]
-    before = hits.gather(1, start)
-    return _Places(start, before, end - start, hits.gather(1, end) - before)
+    hits = _up_to(relevant)
+    if size is None:
+        start, end = start[:, :k], end[:, :k]
+        before, count = start, end - start
+    else:
+        total = _up_to(size)
+        place = torch.arange(1, k + 1, device=size.device).expand(len(size), k)
+        at = torch.searchsorted(total[:, 1:].contiguous(), place.contiguous())  # the entry that holds it
+        start, end = start.gather(1, at), end.gather(1, at)
+        before = total.gather(1, start)
+        count = total.gather(1, end) - before
+    hit = hits.gather(1, start)
+    return _Places(before, hit, count, hits.gather(1, end) - hit)
+
+
+def _up_to(count: Int[Tensor, "b m"]) -> Int[Tensor, "b m+1"]:
+    """Sums of the first 0, 1, … m entries."""
+    result = torch.zeros(len(count), count.shape[1] + 1, dtype=torch.int64, device=count.device)
+    torch.cumsum(count, 1, out=result[:, 1:])
+    return result
 
 
 def _recall(places: _Places, k: int) -> Float64[Tensor, " b"]:

@@ -23,7 +23,7 @@ def diagnose(
     """Everything below, of a batch under the state of `loss`, which stays as it is.
 
     Raises:
-        BadInputError: a batch that the loss would refuse.
+        BadInputError, NonFiniteError: a batch that the loss would refuse.
     """
     pairs = loss.pairs(embeddings, labels)
     return shares(pairs) | histogram(pairs) | classes(pairs)
@@ -53,7 +53,7 @@ def histogram(pairs: Pairs) -> dict[str, float]:
     edges = torch.tensor(EDGES, device=pairs.positive.device)
     result: dict[str, float] = {}
     for sign, weights in signs.items():
-        bins = torch.bucketize(weights.float(), edges[1:-1], right=True)
+        bins = torch.bucketize(weights.float().contiguous(), edges[1:-1], right=True)
         found = torch.bincount(bins, minlength=len(EDGES) - 1) / len(weights)
         result |= {f"{sign}_weight_{edge:g}": float(x) for edge, x in zip(EDGES, found, strict=False)}
     return result

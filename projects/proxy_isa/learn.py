@@ -7,20 +7,21 @@ classes are watched, the released protocol's number stands beside: the look chos
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from common.metrics.retrieval import Retrieval
+from common.files import write_json
 from common.study.model import Member, Metrics
 from common.tracking.record import Recorder
 from common.training.seeds import stream
 from projects.proxy_isa.embedder import Embedder
-from projects.proxy_isa.learner import Seen, embed, scores, together
+from projects.proxy_isa.examples import examples
+from projects.proxy_isa.learner import Seen, embed, found, together
+from projects.proxy_isa.shown import FILE
 from projects.proxy_isa.task import Task, folds, task
 from projects.proxy_isa.training import train
 from projects.proxy_isa.tune import chosen
-
-NEIGHBOURS = 5
 
 
 def run(members: Sequence[Member]) -> Sequence[Metrics]:
@@ -33,9 +34,8 @@ def learn(member: Member) -> Metrics:
 
     Metrics: `map_at_r`, `recall_at_1`, `r_precision` of the concatenated embedding, the same `separated_…` as means
     over the folds; `held_map_at_r`; `weight_at_half`; where the test classes are watched, `selected_by_test`,
-    `selected_by_held`, `last` and `unselected` (mean over the looks): MAP@R of single models, means over the folds.
-    The test query with the lowest and the one with the highest average precision, and the nearest images of each, as
-    `worst_0` … and `best_0` …: indices of test images, for a figure.
+    `selected_by_held`, `last` and `unselected` (mean over the looks): MAP@R of single models, means over the folds;
+    `hard_share`, the least of the folds' mean share of hard positive pairs. The stage `shown` reads examples.json.
     """
     cfg, seed = member.cfg, int(member.axes["seed"])
     drawn, tuned = task(str(member.axes["data"]), seed, cfg["data"]), chosen(member.inputs["tune"])
@@ -46,23 +46,30 @@ def learn(member: Member) -> Metrics:
         for number, fold in enumerate(folds(drawn.train, int(cfg["train"]["folds"]), seed)):
             mine = None if number else record
             out = member.out / f"fold-{number}"
-            embedder, found = train(cfg, tuned, fold, stream(seed, "fold", number), out, watch, mine)
+            embedder, one = train(cfg, tuned, fold, stream(seed, "fold", number), out, watch, mine)
             models.append(embedder)
-            seen.append(found)
+            seen.append(one)
     return {
-        **tested(models, drawn),
+        **tested(models, drawn, member.out),
         **watched(seen),
         "held_map_at_r": _mean([max(one.held) for one in seen]),
         "weight_at_half": max(one.weight_at_half for one in seen),
+        "hard_share": min(one.hard_share() for one in seen),
     }
 
 
-def tested(models: Sequence[Embedder], drawn: Task) -> dict[str, float]:
-    """Concatenated and separated scores on the test classes, and examples."""
-    whole = scores(models, drawn)
-    apart = [scores([each], drawn).means() for each in models]
+def tested(models: Sequence[Embedder], drawn: Task, out: Path) -> dict[str, float]:
+    """Concatenated and separated scores on the test classes; examples are left in `out`."""
+    queries = [embed(each, drawn.test) for each in models]
+    gallery = None if drawn.gallery is None else [embed(each, drawn.gallery) for each in models]
+    whole = found(drawn, queries, gallery)
+    apart = [
+        found(drawn, queries[k : k + 1], gallery and gallery[k : k + 1]).means() for k in range(len(models))
+    ]
     separated = {f"separated_{name}": _mean([one[name] for one in apart]) for name in apart[0]}
-    return whole.means() | separated | examples(whole, models, drawn)
+    searched = together(gallery) if gallery else None
+    write_json(out / FILE, examples(whole, together(queries), drawn.test.y, searched))
+    return whole.means() | separated
 
 
 def watched(seen: Sequence[Seen]) -> dict[str, float]:
@@ -76,23 +83,6 @@ def watched(seen: Sequence[Seen]) -> dict[str, float]:
         "last": _mean([one.test[-1] for one in seen]),
         "unselected": _mean([_mean(one.test) for one in seen]),
     }
-
-
-def examples(found: Retrieval, models: Sequence[Embedder], drawn: Task) -> dict[str, float]:
-    """Two queries with their nearest images, as indices of test images (of gallery images, where there is one)."""
-    queries = together([embed(each, drawn.test) for each in models])
-    gallery = queries
-    if drawn.gallery is not None:
-        gallery = together([embed(each, drawn.gallery) for each in models])
-    result: dict[str, float] = {}
-    for name, at in (("worst", int(found.map_at_r.argmin())), ("best", int(found.map_at_r.argmax()))):
-        query = int(found.query[at])
-        near = gallery @ queries[query]
-        if drawn.gallery is None:
-            near[query] = -2.0
-        order = [query, *near.topk(NEIGHBOURS).indices.tolist()]
-        result |= {f"{name}_{place}": float(index) for place, index in enumerate(order)}
-    return result
 
 
 def _last_best(values: Sequence[float]) -> int:

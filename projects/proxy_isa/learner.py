@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.errors import NonFiniteError, unknown
 from common.metrics.retrieval import Retrieval, retrieval
 from common.tracking.record import Recorder
 from projects.proxy_isa.diagnostics import diagnose
@@ -22,11 +24,17 @@ from projects.proxy_isa.task import Task
 
 EXAMPLES = 512  # embedded in one pass
 KEY = "proxy_isa"
+DECAYS = ("cosine", "step", "none")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps, and the optimiser: Adam with a learning rate for the embedder and one for the proxies."""
+    """Steps, and the optimiser: Adam with a learning rate for the embedder and one for the proxies.
+
+    Attributes:
+        decay: of both rates: "cosine" to 0 at the end, "step" (times `gamma` at each multiple of `decay_every` steps)
+            or "none".
+    """
 
     steps: int
     every: int
@@ -34,6 +42,21 @@ class Plan:
     proxy_lr: float
     weight_decay: float
     clip: float
+    decay: str = "none"
+    decay_every: int = 1
+    gamma: float = 1.0
+
+    def rate(self, step: int) -> float:
+        """What the rates are multiplied by at a step.
+
+        Raises:
+            BadInputError: an unknown decay.
+        """
+        if self.decay not in DECAYS:
+            raise unknown("train.decay", self.decay, DECAYS)
+        if self.decay == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.steps)))
+        return self.gamma ** (step // self.decay_every) if self.decay == "step" else 1.0
 
 
 @dataclass
@@ -45,12 +68,18 @@ class Seen:
         test: MAP@R on the test classes at each look, where they are watched; nothing is chosen by it here.
         best: the embedder's weights at the look with the highest `held`.
         weight_at_half: smallest class weight of Proxy-ISA at the first look past half of the training; 1 without.
+        hard: share of the positive pairs that are hard, at each look since Proxy-ISA's filter is open.
     """
 
     best: dict[str, Tensor]
     held: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
     weight_at_half: float = 1.0
+    hard: list[float] = field(default_factory=list)
+
+    def hard_share(self) -> float:
+        """Mean of `hard`; 0 without."""
+        return sum(self.hard) / len(self.hard) if self.hard else 0.0
 
 
 class Learner(pl.LightningModule):
@@ -84,14 +113,16 @@ class Learner(pl.LightningModule):
         images, labels = batch
         return self.loss(self.embedder(images), labels)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam; the proxies are a group of their own."""
+    def configure_optimizers(self) -> Any:
+        """Adam; the proxies are a group of their own. The rates change with each step."""
         plan = self.plan
         groups: list[dict[str, Any]] = [{"params": list(self.embedder.parameters())}]
         proxies = list(self.loss.parameters())
         if proxies:
             groups.append({"params": proxies, "lr": plan.proxy_lr})
-        return torch.optim.Adam(groups, lr=plan.lr, weight_decay=plan.weight_decay)
+        adam = torch.optim.Adam(groups, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, plan.rate)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip each gradient's values, as released."""
@@ -112,6 +143,8 @@ class Learner(pl.LightningModule):
         found = self._diagnosis(batch)
         if 2 * done >= self.plan.steps and 2 * (done - self.plan.every) < self.plan.steps:
             seen.weight_at_half = found.get("class_weight_min", 1.0)
+        if isinstance(self.loss, ProxyISA) and done > self.loss.rule.filter:
+            seen.hard.append(found["positive_hard"])
         if self.record is not None:
             watched = {"test_map_at_r": seen.test[-1]} if seen.test else {}
             self.record.log(done, loss=float(outputs["loss"]), map_at_r=seen.held[-1], **watched, **found)
@@ -134,22 +167,36 @@ class Learner(pl.LightningModule):
 
 @torch.no_grad()
 def embed(embedder: nn.Module, images: Images) -> Float[Tensor, "n d"]:
-    """Embeddings of all images, in evaluation mode."""
+    """Embeddings of all images, in evaluation mode.
+
+    Raises:
+        NonFiniteError: NaN or infinite ones.
+    """
     was = embedder.training
     embedder.eval()
     device = next(embedder.parameters()).device
     found = [embedder(part.to(device)).cpu() for part in parts(images, EXAMPLES)]
     embedder.train(was)
-    return torch.cat(found)
+    result = torch.cat(found)
+    if not bool(result.isfinite().all()):
+        raise NonFiniteError("an embedding is NaN or infinite: the network diverged, lower the rate.")
+    return result
 
 
 def scores(embedders: Sequence[nn.Module], task: Task) -> Retrieval:
     """How well test images find those of their class, by the concatenated embeddings of several models."""
-    queries = together([embed(each, task.test) for each in embedders])
-    if task.gallery is None:
-        return retrieval(queries, task.test.y, ks=(1,))
-    gallery = together([embed(each, task.gallery) for each in embedders])
-    return retrieval(queries, task.test.y, gallery, task.gallery.y, ks=(1,), unmatched="exclude")
+    gallery = None if task.gallery is None else [embed(each, task.gallery) for each in embedders]
+    return found(task, [embed(each, task.test) for each in embedders], gallery)
+
+
+def found(
+    task: Task, queries: Sequence[Float[Tensor, "q d"]], gallery: Sequence[Float[Tensor, "n d"]] | None
+) -> Retrieval:
+    """The same from each model's embeddings of the test images, and of the gallery where there is one."""
+    if task.gallery is None or gallery is None:
+        return retrieval(together(queries), task.test.y, ks=(1,))
+    searched = together(gallery), task.gallery.y
+    return retrieval(together(queries), task.test.y, *searched, ks=(1,), unmatched="exclude")
 
 
 def together(parts: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "n e"]:

@@ -31,7 +31,7 @@ from pytorch_metric_learning.utils.common_functions import TorchInitWrapper
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from common.errors import BadInputError
+from common.errors import BadInputError, NonFiniteError
 from common.training.seeds import generator
 from projects.proxy_isa.memory import ClassMemory, gathered
 from projects.proxy_isa.terms import Cosines, grouped_log1p_sum_exp, log1p_sum_exp
@@ -73,6 +73,7 @@ class ProxyISA(WeightRegularizerMixin, BaseMetricLossFunction):
 
     Raises:
         BadInputError: fewer than two classes; from a call, what `check` refuses.
+        NonFiniteError: from a call, NaN or infinite embeddings.
     """
 
     step: Int64[Tensor, ""]
@@ -223,8 +224,9 @@ def check(embeddings: Tensor, labels: Tensor | None, classes: int, dim: int) -> 
     """Refuse a batch that has no loss.
 
     Raises:
-        BadInputError: no or misshapen embeddings, NaN or infinite ones, labels that are missing, not integers or
-            without a proxy, or a batch of one class: it has nothing to be told apart from.
+        BadInputError: no or misshapen embeddings, labels that are missing, not integers or without a proxy, or a batch
+            of one class: it has nothing to be told apart from.
+        NonFiniteError: NaN or infinite embeddings.
     """
     if embeddings.ndim != 2 or embeddings.shape[1] != dim:
         raise BadInputError(f"embeddings of shape {tuple(embeddings.shape)}: give (batch, {dim}).")
@@ -235,7 +237,7 @@ def check(embeddings: Tensor, labels: Tensor | None, classes: int, dim: int) -> 
         raise BadInputError(f"labels {given}: give ({len(embeddings)},) classes in int64.")
     if not math.isfinite(embeddings.detach().sum(dtype=torch.float64).item()):  # cheaper than each of them
         rows = torch.nonzero(~torch.isfinite(embeddings).all(1)).flatten().tolist()[:8]
-        raise BadInputError(
+        raise NonFiniteError(
             f"embeddings of samples {rows} are NaN or infinite: see those inputs, or lower the rate."
         )
     low, high = (int(end) for end in torch.aminmax(labels))

@@ -54,7 +54,7 @@ class Rival(nn.Module):
         """The loss, in at least float32.
 
         Raises:
-            BadInputError: what `loss.check` refuses.
+            BadInputError, NonFiniteError: what `loss.check` refuses.
         """
         check(embeddings, labels, self.classes, self.dim)
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -45,6 +45,13 @@ STUDY = Study(
             needs=(Need("learn"),),
             stacked="seed",
         ),
+        Stage(
+            name="shown",
+            run=f"{HERE}.shown:run",
+            axes=("data", "loss", "part"),
+            needs=(Need("learn"),),
+            stacked="part",
+        ),
     ),
     claims=CLAIMS,
     curves=(
@@ -65,6 +72,17 @@ STUDY = Study(
             stage="learn",
             x="step",
             y="positive_informative",
+            panel="data",
+            line="loss",
+            x_label="training steps",
+            y_label="share of positives",
+        ),
+        Curves(
+            id="hard",
+            caption="Share of the positive pairs below the threshold, the hard ones.",
+            stage="learn",
+            x="step",
+            y="positive_hard",
             panel="data",
             line="loss",
             x_label="training steps",
@@ -96,9 +114,17 @@ STUDY = Study(
     figures=(
         Figure(
             id="gallery",
-            caption="Test query (left) with the lowest and with the highest average precision under Proxy-ISA, and its "
-            "five nearest images: framed where right, crossed where wrong.",
+            caption="Queries (left) of the test class with the lowest and of the one with the highest MAP@R under "
+            "Proxy-ISA, and the five nearest images of each: green frame where right, red and crossed where wrong. "
+            "First seed.",
             draw=f"{HERE}.figures:gallery",
+        ),
+        Figure(
+            id="map",
+            caption="Images of six test classes, from the worst (1) to the best (6) in MAP@R, on the first two "
+            "principal components of their embeddings; a colour and a mark a class, one image of each at the right. "
+            "First seed.",
+            draw=f"{HERE}.figures:embedding_map",
         ),
     ),
     packages=(

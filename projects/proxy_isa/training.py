@@ -23,6 +23,10 @@ from projects.proxy_isa.task import Task
 LEAST = 0.5  # the smallest class weight of Proxy-ISA must be below it by half of the training
 
 
+class InertError(BadInputError):
+    """A training that does not show what its arm is about: part of the rule never came to bear."""
+
+
 def train(
     cfg: Mapping[str, Any],
     tuned: Mapping[str, float],
@@ -44,7 +48,9 @@ def train(
         record: for the curve.
 
     Raises:
-        BadInputError: a loss diverged, or Proxy-ISA's weighting never came to bear though `rule.must_weigh` is on.
+        NonFiniteError: it diverged.
+        InertError: Proxy-ISA's class weights stayed high though `rule.must_weigh` is on, or fewer positive pairs were
+            hard than `rule.least_hard`.
     """
     images, held = fold
     options = cfg["train"]
@@ -61,19 +67,33 @@ def train(
         float(tuned["proxy_lr"]),
         float(options["weight_decay"]),
         float(options["clip"]),
+        str(options["decay"]),
+        max(1, round(float(options["decay_every"]) * len(images.y) / batch)),
+        float(options["gamma"]),
     )
     learner = Learner(embedder, loss, plan, held, test, record)
     data = ImageBatches(images, batch, steps, stream(seed, "order"), int(options["per_class"]))
     identity = digest([seed, sorted(tuned.items())])[:16]
     fit(learner, data, out, records=[record] if record else [], identity=identity, device=str(cfg["device"]))
-    if (
-        cfg["loss"]["name"] == "proxy_isa"
-        and cfg["rule"]["must_weigh"]
-        and learner.seen.weight_at_half >= LEAST
-    ):
-        raise BadInputError(
-            f"the smallest class weight is {learner.seen.weight_at_half:.2f} at half of the training, not below "
-            f"{LEAST}: half of the method was inert. Lower rule.volume or train longer."
-        )
+    if cfg["loss"]["name"] == "proxy_isa":
+        came_to_bear(cfg["rule"], learner.seen)
     embedder.load_state_dict(learner.seen.best)
     return embedder, learner.seen
+
+
+def came_to_bear(rule: Mapping[str, Any], seen: Seen) -> None:
+    """Refuse a training in which the part of the rule that its arm is about did nothing.
+
+    Raises:
+        InertError: see `train`.
+    """
+    if rule["must_weigh"] and seen.weight_at_half >= LEAST:
+        raise InertError(
+            f"the smallest class weight is {seen.weight_at_half:.2f} at half of the training, not below "
+            f"{LEAST}: half of the method was inert. Lower rule.volume or train longer."
+        )
+    if seen.hard_share() < float(rule["least_hard"]):
+        raise InertError(
+            f"{seen.hard_share():.1%} of the positive pairs were hard, not {rule['least_hard']:.1%} or more: weighting "
+            "them down shows nothing. Lower rule.width or raise rule.hardness."
+        )

@@ -21,7 +21,7 @@ from common.files import read_json, write_json
 from common.study.model import JobRef, Member, Metrics
 from common.training.seeds import stream
 from projects.proxy_isa.task import folds, task
-from projects.proxy_isa.training import train
+from projects.proxy_isa.training import InertError, train
 
 BEST = "best.json"
 
@@ -63,7 +63,9 @@ def _value(
     for number, fold in enumerate(parts):
         try:
             _, seen = train(cfg, tuned, fold, stream(seed, "fold", number), out / f"fold-{number}")
-        except NonFiniteError:
-            return 0.0  # a trial that diverges retrieves nothing
+        except (NonFiniteError, InertError):
+            return (
+                0.0  # a trial that diverges retrieves nothing, and one whose rule was idle is no trial of it
+            )
         values.append(max(seen.held))
     return float(np.mean(values))

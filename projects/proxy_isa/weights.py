@@ -7,7 +7,7 @@ github.com/rioyokotalab/ProxyISA, restated:
     (1) E_c = (1 − b^{n_c}) / (1 − b),  b = (V − 1)/V                  effective number: 0, rising to V
     (2) b_c = 1 / (1 + log(1 + E_c))                                   base weight
     (3) w_c = 1 + (1 + e^{−tau}) (b_c − 1) / (1 + e^{V − tau − E_c})   1 until E_c is near V, then b_c
-    (4) r_c = (1 + k (1 − h_c)) b_c + lambda                           half-width of the region
+    (4) r_c = width ((1 + k (1 − h_c)) b_c + lambda)                   half-width of the region; as released width = 1
     (5) t_c = h_c − r_c                                                threshold
     (6) m_ic, c = y_i:   w_c where s > h_c (easy) or s < t_c (hard);  1 + w_c between (informative)
     (7) m_ic, c != y_i:  1 / max(1, E_c) where s < t_c (easy);  else 1
@@ -44,6 +44,7 @@ class Rule:
         volume: V, above 1. As released it suits 60 images a class: w_c stays 1 until about 4 V samples were counted.
         k: how far hardness widens the region.
         lam: lambda, the least half-width.
+        width: what the half-width is multiplied by. As released 1, with which a pair may never be hard.
         hardness: factor of the mean similarity in h_c.
         tau: how long before saturation the gate of (3) opens.
         start: training batches before the memory opens; as released two epochs.
@@ -62,6 +63,7 @@ class Rule:
     volume: float = 100.0
     k: float = 0.9
     lam: float = 0.1
+    width: float = 1.0
     hardness: float = 0.15
     tau: float = 1.5
     start: int = 0
@@ -84,8 +86,8 @@ class Rule:
 
 
 BOUNDS = (
-    ("alpha", 0, True), ("volume", 1, True), ("k", 0, False), ("lam", 0, False), ("hardness", 0, False),
-    ("tau", 0, False), ("start", 0, False), ("filter", 0, False), ("capacity", 0, False),
+    ("alpha", 0, True), ("volume", 1, True), ("k", 0, False), ("lam", 0, False), ("width", 0, True),
+    ("hardness", 0, False), ("tau", 0, False), ("start", 0, False), ("filter", 0, False), ("capacity", 0, False),
 )  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def schedule(rule: Rule, counted: Int64[Tensor, " c"], hardness: Float[Tensor, "
     effective = effective_number(counted, rule.volume).to(hardness.dtype)
     base = base_weight(effective)
     weight = class_weight(effective, base, rule.volume, rule.tau)
-    width = half_width(base, hardness, rule.k, rule.lam)
+    width = rule.width * half_width(base, hardness, rule.k, rule.lam)
     return Schedule(effective, base, weight, width, hardness - width, hardness)
 
 
@@ -142,7 +144,7 @@ def class_weight(
 def half_width(
     base: Float[Tensor, " c"], hardness: Float[Tensor, " c"], k: float, lam: float
 ) -> Float[Tensor, " c"]:
-    """Equation (4); the threshold (5) is h_c less this."""
+    """Equation (4) with width = 1; the threshold (5) is h_c less the half-width."""
     return (1.0 + k * (1.0 - hardness)) * base + lam
 
 

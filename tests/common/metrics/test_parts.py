@@ -107,7 +107,7 @@ def test_expected_scores_are_means_over_orders(items: list[tuple[int, bool]]) ->
         return
     ks = tuple(range(1, len(items) + 1))
     found = expected_scores(
-        torch.tensor([values]), torch.tensor([relevant]), torch.tensor([r]), ks, len(items)
+        torch.tensor([values]), torch.tensor([relevant]).long(), torch.tensor([r]), ks, len(items)
     )
     each = [scores(order, r, ks) for order in orders(values, relevant)]
     expected = [sum(column) / len(each) for column in zip(*each, strict=True)]
@@ -120,30 +120,35 @@ def test_expected_scores_are_means_over_orders(items: list[tuple[int, bool]]) ->
 
 @pytest.mark.parametrize(("n", "m", "k"), [(100_000, 5, 1000), (5000, 4000, 3), (50, 50, 1), (60, 1, 59)])
 def test_recall_of_a_large_tie(n: int, m: int, k: int) -> None:
-    relevant = torch.zeros(1, n, dtype=torch.bool)
-    relevant[0, n - m :] = True
+    relevant = torch.zeros(1, n, dtype=torch.int64)
+    relevant[0, n - m :] = 1
     found = expected_scores(torch.zeros(1, n), relevant, torch.tensor([min(m, k)]), (k,), k)
     missed = math.comb(n - m, k) / math.comb(n, k)
     assert float(found.recall) == pytest.approx(1 - missed, rel=1e-12)
 
 
+@pytest.mark.parametrize("faiss", [False, True])
 @pytest.mark.parametrize("k", [1, 5, 60, 239])
-def test_candidates_hold_every_relevant_neighbour_with_its_rank(k: int) -> None:
+def test_candidates_hold_every_relevant_neighbour_with_its_rank(k: int, faiss: bool) -> None:
     x, labels = torch.randn(240, 8, generator=draws(5)), torch.arange(240) % 7
     x[10:30] = x[:20].clone()
     both, own = Side(x, labels), torch.arange(240)
     every = exact(x, x, own.repeat_interleave(240), own.repeat(240)).view(240, 240)
     every.fill_diagonal_(-torch.inf)
-    done = 0
-    for ranking in rankings(both, both, own, k, 50):
-        for similarity, relevant in zip(ranking.similarity, ranking.relevant, strict=True):
-            mine = every[done]
-            kin = labels == labels[done]
+    done: list[int] = []
+    for ranking in rankings(both, both, own, k, 50, faiss=faiss):
+        assert ranking.size is not None
+        for query, *rest in zip(
+            ranking.rows.tolist(), ranking.similarity, ranking.relevant, ranking.size, strict=True
+        ):
+            similarity, relevant, size = rest
+            mine = every[query]
+            kin = labels == labels[query]
             for value in mine[kin & (mine > -torch.inf)].tolist():
                 above, ties = int((mine > value).sum()), int((mine == value).sum())
                 if above < k:
-                    assert int((similarity > value).sum()) == above
-                    assert int((similarity == value).sum()) == ties
+                    assert int(size[similarity > value].sum()) == above
+                    assert int(size[similarity == value].sum()) == ties
                     assert int(relevant[similarity == value].sum()) == int(kin[mine == value].sum())
-            done += 1
-    assert done == 240
+            done.append(query)
+    assert sorted(done) == list(range(240))

@@ -13,21 +13,23 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import BadInputError
+from common.errors import BadInputError, NonFiniteError
 from common.files import read_json
 from common.study.config import compose
 from common.study.jobs import expand, load_study
 from common.study.model import JobRef, Member
 from common.tracking.record import Recorder, read_history
 from common.training import stop
-from projects.proxy_isa import learn, losses, training, tune
+from projects.proxy_isa import learn, losses, shown, training, tune
 from projects.proxy_isa.batches import ImageBatches
-from projects.proxy_isa.embedder import build
+from projects.proxy_isa.embedder import Halved, build
 from projects.proxy_isa.images import InMemory
-from projects.proxy_isa.learner import Learner, Seen, embed, scores
+from projects.proxy_isa.learner import Learner, Plan, Seen, embed, scores
 from projects.proxy_isa.loss import ProxyISA
+from projects.proxy_isa.rivals import CrossBatch
 from projects.proxy_isa.selection import gain
 from projects.proxy_isa.task import Task, folds, task
+from projects.proxy_isa.training import InertError
 
 DATA = {"train": 12, "test": 6, "images": [8, 8], "look": "varied", "size": 16}
 TUNED = {"lr": 3e-3, "proxy_lr": 3e-2, "alpha": 16.0, "delta": 0.1}
@@ -160,6 +162,14 @@ def test_shares_of_the_training_become_steps_and_the_volume_images_a_class() -> 
     rule = losses.rule(config(rule={"start": 0.1}), {"alpha": 8.0}, classes=10, per_class=8.0, steps=50)
     assert (rule.start, rule.filter, rule.volume, rule.alpha) == (5, 5 + 5, 8.0, 8.0)
     assert losses.rule(config(rule={"volume": 100.0}), {}, 10, 8.0, 50).volume == 100.0
+    assert rule.capacity == round(55_000 / 586_400 * 50 * 16)
+    assert losses.rule(config(rule={"capacity": 7}), {}, 10, 8.0, 50).capacity == 7
+
+
+def test_a_rival_remembers_a_share_of_the_images() -> None:
+    cfg = config(loss={"name": "proxy_anchor", "memory": 0.5, "memory_start": 0.1})
+    loss = losses.build(cfg, TUNED, classes=6, per_class=8.0, steps=50, seed=3)
+    assert isinstance(loss, CrossBatch) and (len(loss.ring.labels), loss.start) == (24, 5)
 
 
 def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
@@ -208,6 +218,62 @@ def test_a_weighting_that_never_came_to_bear_is_refused(tmp_path: Path) -> None:
         one(config(rule={"volume": 1e6, "must_weigh": True}), tmp_path)
 
 
+def test_a_training_without_hard_pairs_is_refused_where_they_are_the_point(tmp_path: Path) -> None:
+    with pytest.raises(InertError, match=r"0.0% of the positive pairs were hard, not 5.0%.*rule.width"):
+        one(config(rule={"least_hard": 0.05}), tmp_path / "released")
+    narrow = {"hardness": 1.0, "k": 0.0, "lam": 0.0, "width": 0.05, "least_hard": 0.05}
+    _, seen = one(config(rule=narrow), tmp_path / "narrow")
+    assert seen.hard_share() >= 0.05 and len(seen.hard) == 3  # the first look was before the filter opened
+
+
+@pytest.mark.parametrize("name", ["proxy_isa", "proxy_anchor", "multi_similarity"])
+def test_a_network_that_diverges_is_not_bad_input(name: str, tmp_path: Path) -> None:
+    tuned = TUNED | {"lr": 1e38} if name != "multi_similarity" else {"lr": 1e38, "proxy_lr": 1.0}
+    with pytest.raises(NonFiniteError):
+        one(config(loss={"name": name}, train={"clip": 1e38}), tmp_path, tuned)
+
+
+@pytest.mark.parametrize("broken", [NonFiniteError("diverged"), InertError("idle")])
+def test_a_trial_that_broke_counts_as_failed(
+    broken: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = tune.train, [0]
+
+    def train(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise broken
+        return real(*args, **options)
+
+    monkeypatch.setattr(tune, "train", train)
+    assert tuning(tmp_path, 2)["value"] > 0
+    assert calls[0] == 1 + 2  # the first trial ended at its first fold
+
+
+def test_rates_fall_as_configured() -> None:
+    def rates(**options: Any) -> list[float]:
+        plan = Plan(40, 10, 1.0, 1.0, 0.0, 1.0, **options)
+        return [plan.rate(step) for step in (0, 10, 20, 30, 40)]
+
+    assert rates(decay="cosine") == pytest.approx([1, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5, 0])
+    assert rates(decay="step", decay_every=20, gamma=0.25) == [1, 1, 0.25, 0.25, 0.0625]
+    assert rates() == [1] * 5
+    with pytest.raises(BadInputError, match="cosine"):
+        rates(decay="cosinus")
+
+
+def test_the_largest_of_four_places_is_that_of_torch() -> None:
+    x = torch.randn(3, 5, 8, 6, requires_grad=True)
+    weight = torch.randn(3, 5, 4, 3)
+    ours, theirs = Halved()(x), nn.functional.max_pool2d(x, 2)
+    assert torch.equal(ours, theirs)
+    found, expected = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs))
+    assert torch.equal(found, expected)
+    even = torch.ones(1, 1, 2, 2, requires_grad=True)
+    Halved()(even).backward(torch.full((1, 1, 1, 1), 3.0))
+    assert even.grad is not None and float(even.grad.sum()) == 3  # a tie has its gradient once
+
+
 def tuning(out: Path, trials: int) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     cfg = config(tune={"trials": trials}) | {"axes": {"data": "cub_like", "loss": "proxy_isa", "seed": 900}}
@@ -232,6 +298,7 @@ def test_every_loss_has_the_same_number_of_trials() -> None:
         "proxy_anchor",
         "proxy_nca_pp",
         "soft_triple",
+        "proxy_gml",
         "multi_similarity",
         "triplet",
     }
@@ -258,9 +325,13 @@ def test_testing_concatenates_the_models_of_the_folds(tmp_path: Path) -> None:
     assert 0 < found["map_at_r"] <= found["r_precision"] <= 1 and found["recall_at_1"] <= 1
     assert found["selected_by_test"] >= max(found["selected_by_held"], found["last"], found["unselected"])
     assert found["selected_by_held"] == pytest.approx(found["separated_map_at_r"])
-    nearest = [int(found[f"best_{place}"]) for place in range(6)]
-    assert len(set(nearest)) == 6 and max(nearest) < len(test.y)
-    job = JobRef({}, member.out, found)
+    job = JobRef({"seed": 3}, member.out, found)
+    shown_ = [
+        shown.part(Member({}, {"learn": [job]}, tmp_path, {"part": name})) for name in ("best_0", "class_5")
+    ]
+    nearest = [int(shown_[0][f"place_{place}"]) for place in range(6)]
+    assert len(set(nearest)) == 6 and max(nearest) < len(test.y) and shown_[0]["of_seed"] == 3
+    assert shown_[1]["image_7"] < len(test.y) and 0 < shown_[1]["explained"] <= 1
     for rule, name in (("by_test", "selected_by_test"), ("unselected", "unselected")):
         one_ = Member({}, {"learn": [job]}, tmp_path, {"chosen": rule})
         assert gain(one_) == found[name] - found["selected_by_held"]
