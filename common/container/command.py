@@ -8,6 +8,8 @@ from pathlib import Path
 
 from common.tracking.provenance import ROOT
 
+# A variable of the host overrules the image's %environment, so what would change Python is dropped after both.
+CLEAN = ("env", "-u", "PYTHONPATH", "-u", "PYTHONHOME", "-u", "PYTHONSTARTUP", "-u", "VIRTUAL_ENV")
 PYTHON = "/opt/rethesis/venv/bin/python"  # containers/image.def.jinja puts it there
 
 
@@ -24,7 +26,7 @@ def inside(
     """`command` as it runs inside `image`, in the work tree `root`, which is bound in at its own path.
 
     The environment is passed on (no ``--cleanenv``): ranks, addresses and RETHESIS_DEADLINE come through it.
-    What would change Python is unset by the image.
+    Only what would change Python is dropped.
 
     Args:
         image: the .sif.
@@ -42,5 +44,5 @@ def inside(
         options += ["--bind", str(folder)]
     return [
         runtime, "exec", *options, "--pwd", str(root), str(image),
-        PYTHON if program in ours else program, *rest,
+        *CLEAN, PYTHON if program in ours else program, *rest,
     ]  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from common.container import inside
 from common.container.__main__ import main
 from common.container.build import FOLDER
-from common.container.command import PYTHON
+from common.container.command import CLEAN, PYTHON
 from common.container.definition import LOCK_LABEL, check, parse
 from common.container.render import DEFINITION, LOCK, context, without
 from common.container.table import images
@@ -182,10 +182,11 @@ def test_a_command_inside_an_image(tmp_path: Path) -> None:
     image, root = Path("/images/cpu.sif"), Path("/tree")
     assert inside(image, [sys.executable, "-m", "common.study.job", "folder"], gpus=True, root=root) == [
         "apptainer", "exec", "--nv", "--bind", "/tree", "--pwd", "/tree", "/images/cpu.sif",
-        PYTHON, "-m", "common.study.job", "folder",
+        *CLEAN, PYTHON, "-m", "common.study.job", "folder",
     ]  # fmt: skip
     assert inside(image, ["hostname"], gpus=False, runtime="singularity", binds=[tmp_path], root=root) == [
-        "singularity", "exec", "--bind", "/tree", "--bind", str(tmp_path), "--pwd", "/tree", str(image), "hostname",
+        "singularity", "exec", "--bind", "/tree", "--bind", str(tmp_path), "--pwd", "/tree", str(image),
+        *CLEAN, "hostname",
     ]  # fmt: skip
     assert "--rocm" in inside(image, ["true"], gpus=True, gpu="--rocm", root=root)
     assert inside(image, ["true"], gpus=True, gpu="", root=root)[2] == "--bind"
