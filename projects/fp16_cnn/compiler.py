@@ -13,6 +13,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from common.errors import BadInputError
 from projects.fp16_cnn import cpu
 
 _LOCK = threading.Lock()
@@ -37,8 +38,8 @@ class Compiled:
 def _start() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    with contextlib.suppress(OSError):  # conversions that the CPU lacks become calls into this library
-        ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
+    with contextlib.suppress(RuntimeError):  # conversions that the CPU lacks become calls into this library
+        llvm.load_library_permanently("libgcc_s.so.1")
 
 
 def _machine(name: str, features: str, jit: bool) -> Any:
@@ -54,13 +55,38 @@ def compile_function(ir: str, name: str, parameters: int, integers: int = 0) -> 
     Args:
         parameters: pointers that the function takes.
         integers: 64-bit integers that it takes after them.
+
+    Raises:
+        BadInputError: it needs what neither the CPU nor its library has.
+        RuntimeError: the text is no valid module.
     """
     with _LOCK:
         return _compile(ir, name, parameters, integers)
 
 
+def _check_library(ir: str) -> None:
+    """LLVM ends the process when it cannot find a function: look for those that replace missing instructions.
+
+    Raises:
+        BadInputError: one is missing.
+    """
+    needed: list[str] = []
+    if " half" in ir and not cpu.has("f16c"):
+        needed += ["__extendhfsf2", "__truncsfhf2"]
+    if "f16(" in ir and not cpu.has("avx512fp16"):
+        needed += ["__truncdfhf2"]
+    missing = [name for name in needed if llvm.address_of_symbol(name) is None]
+    if missing:
+        raise BadInputError(
+            f"{cpu.cpu_name()} has no instructions for this fp16 kernel, and the system's libgcc no {missing[0]} to "
+            "replace them (GCC 12 or newer has it): use f32 or bf16."
+        )
+
+
 @functools.cache
 def _compile(ir: str, name: str, parameters: int, integers: int) -> Compiled:
+    _start()
+    _check_library(ir)
     started = time.perf_counter()
     machine = _machine(llvm.get_host_cpu_name(), cpu.flattened(), jit=True)
     module = llvm.parse_assembly(ir)

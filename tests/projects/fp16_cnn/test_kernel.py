@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
+from common.errors import BadInputError
 from projects.fp16_cnn import compiler
 from projects.fp16_cnn.buffers import Buffer, Layout
 from projects.fp16_cnn.layer import build
@@ -62,3 +63,11 @@ def test_wrong_ir_is_an_error_not_a_crash() -> None:
         compiler.compile_function(
             "define void @kernel(ptr %x) {\n store i32 %y, ptr %x\n ret void\n}", "kernel", 1
         )
+
+
+def test_a_library_without_the_replacements_is_an_error_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler.llvm, "address_of_symbol", lambda name: None)
+    monkeypatch.setattr(compiler.cpu, "has", lambda *names: False)
+    ir = "define void @kernel(ptr %x) {\n %y = load <2 x half>, ptr %x\n ret void\n}"
+    with pytest.raises(BadInputError, match="use f32 or bf16"):
+        compiler.compile_function(ir, "kernel", 1)
