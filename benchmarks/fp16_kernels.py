@@ -114,11 +114,14 @@ def show(shape: LayerShape, count: int, found: Mapping[str, float], names: list[
 
 
 def threads(shapes: list[LayerShape], name: str, options: argparse.Namespace) -> float:
-    """Speed-up of two threads by wall time, best samples of each: median over the layers."""
+    """Speed-up of two threads by wall time, the best of single calls of each: median over the layers.
+
+    With other processes on the same cores only the best calls had both cores to themselves.
+    """
     ratios: list[float] = []
     for shape in shapes:
         calls = {str(count): make(shape, name, options.tune, count)[1] for count in (1, 2)}
-        found = timing.hot(calls, options.rounds, options.sample, time.perf_counter)
+        found = timing.hot(calls, 8 * options.rounds, 0.0, time.perf_counter)
         ratios.append(min(found["1"]) / min(found["2"]))
     return statistics.median(ratios)
 
