@@ -36,6 +36,7 @@ ABLATIONS = {
     "bf16": ("l1",),
     "f16": ("l1",),
 }
+CONVERTED = {"bf16": ("noconvert",)}  # in depthwise layers, which multiply it as fp32
 STREAMS = tuple(1 << power for power in range(11, 24, 2))
 """Numbers in each operand of a residual sum: from the first cache to memory."""
 CHANNELS = 64
@@ -103,10 +104,11 @@ def prepare(cell: Cell, generator: np.random.Generator, tuned: bool, ablations: 
     found: dict[str, Timed] = {}
     for name in machine.timed():
         found[name] = bind(cell, name, weight, bias, tuned)
+        large = weight.nbytes > 1 << 27  # beyond any cache: the same memory again is as good as other memory
         if name == "f32":
-            found[AGAIN] = bind(cell, name, weight, bias, tuned)
-        large = weight.nbytes > 1 << 27  # beyond any cache: removing the memory needs no second copy of it
-        for ablation in ABLATIONS[name] if ablations and not large else ():
+            found[AGAIN] = found[name] if large else bind(cell, name, weight, bias, tuned)
+        parts = ABLATIONS[name] + (CONVERTED.get(name, ()) if cell.shape.kind == "depthwise" else ())
+        for ablation in parts if ablations and not large else ():
             found[f"{name}:{ablation}"] = bind(cell, name, weight, bias, tuned, ablation)
     return found
 

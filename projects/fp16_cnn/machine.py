@@ -182,13 +182,16 @@ def peak(precision: Precision, rounds: int, sample: float) -> float:
 
 
 def quiet_work(seconds: float = 0.002) -> Callable[[], float]:
-    """The fixed work of `timing.Quiet`: a run of fp32 multiplications, seconds by the wall clock, the best of five."""
+    """The fixed work of `timing.Quiet`: fp32 multiplications, seconds by the wall clock, the median of five runs.
+
+    The wall clock also sees other processes, which take caches and memory away even where the CPU clock stands still.
+    """
     precision, memory = PRECISIONS["f32"], aligned((64,), np.float32)
     kernel = compile_function(micro.peak_ir(precision), "kernel", 1, 1).call
     once = _bound(kernel, memory.ctypes.data, 1000)
     turns = 1000 * timing.repetitions(once, seconds)
     call = _bound(kernel, memory.ctypes.data, turns)
-    return lambda: min(timing.sample_of(call, 1, time.perf_counter) for _ in range(5))
+    return lambda: statistics.median(timing.sample_of(call, 1, time.perf_counter) for _ in range(5))
 
 
 def save(machine: Machine, folder: Path) -> None:
