@@ -18,7 +18,7 @@ from projects.fp16_cnn.precision import PRECISIONS, TIMED
 
 Row = Mapping[str, Any]
 WIDTH = 6.8
-COLOURS = dict(
+COLOURS: dict[str, str] = dict(
     zip(TIMED, (ARM_COLOURS[0], ARM_COLOURS[4], ARM_COLOURS[1], ARM_COLOURS[2], ARM_COLOURS[3]), strict=True)
 )
 MARKERS = {"conv": "o", "depthwise": "^", "dense": "s"}
