@@ -7,6 +7,7 @@ without a border is overwritten as a whole, padded channels included, and shares
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,20 @@ def allocate(
     return {
         value: Buffer(layout, held[root(value)]) for value, layout in layouts.items() if root(value) in held
     }
+
+
+def images(buffer: Buffer, first: int, count: int) -> Buffer:
+    """The same memory as a buffer of `count` images from `first` on; one that holds only as many is returned as is."""
+    layout = buffer.layout
+    if layout.batch == count:
+        return buffer
+    start = first * layout.strides[0]
+    return Buffer(replace(layout, batch=count), piece(buffer)[start : start + count * layout.strides[0]])
+
+
+def piece(buffer: Buffer) -> NDArray[np.uint8]:
+    """The memory behind a buffer, in bytes."""
+    return buffer.array.reshape(-1).view(np.uint8)
 
 
 def _class(layout: Layout) -> Layout | None:

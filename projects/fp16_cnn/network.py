@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -13,15 +14,23 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from common.errors import BadInputError
-from projects.fp16_cnn import driver, memory, reference
+from projects.fp16_cnn import blocking, chunks, driver, memory, reference
 from projects.fp16_cnn.buffers import Buffer
 from projects.fp16_cnn.compiler import compile_function
 from projects.fp16_cnn.driver import IMAGES, Call
-from projects.fp16_cnn.kernel import Layer as Kernel
 from projects.fp16_cnn.program import Plan, Program
-from projects.fp16_cnn.steps import Step, Steps, Tuner, cut
+from projects.fp16_cnn.steps import Step, Steps, cut
 
 Images = Float32[np.ndarray, "n channels height width"] | Float32[Tensor, "n channels height width"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A step and the memory that it works on: for a part of the batch, one of several turns."""
+
+    step: Step
+    reads: tuple[Buffer, ...]
+    y: Buffer
 
 
 def compile_network(
@@ -38,39 +47,39 @@ def compile_network(
     """
     if batch < 1 or threads < 1:
         raise BadInputError(f"a network needs at least 1 image and 1 thread, not {batch} and {threads}")
-    tuner: Tuner | None = None
-    if tune:
-        from projects.fp16_cnn.tuner import best
-
-        tuner = best
-    return Network(cut(program, plan, batch, tuner), batch, threads)
+    tuner = blocking.best if tune else None
+    border = chunks.together_from(program, plan, batch)
+    parts = [cut(program, plan, 1, tuner, slice(border))] if border else []
+    return Network([*parts, cut(program, plan, batch, tuner, slice(border, None))], threads)
 
 
 class Network:
     """A compiled network.
 
     Attributes:
-        steps: what runs, in order.
+        turns: what runs, in order.
         buffers: of every value; those that never live together share memory.
-        compile_seconds: of all kernels that it was the first in this process to need.
+        compile_seconds: of its kernels, those that were compiled before included.
     """
 
-    def __init__(self, made: Steps, batch: int, threads: int) -> None:
-        program = made.program
-        self.program, self.batch, self.threads = program, batch, threads
-        self.steps = tuple(made.steps)
-        order = [(step.reads, step.writes) for step in made.steps]
-        kept = (program.source, program.output)
-        self.buffers = memory.allocate(made.layouts, order, made.same, kept)
-        kernels = {id(compiled): compiled for step in self.steps for compiled in _compiled(step.kernel)}
-        self.compile_seconds = sum(compiled.seconds for compiled in kernels.values())
-        self._write = self._images_call()
+    def __init__(self, parts: Sequence[Steps], threads: int) -> None:
+        """Args: parts: in order; the last one works on the whole batch, the others on as many images as they hold."""
+        whole = parts[-1]
+        self.program, self.batch, self.threads = whole.program, whole.batch, threads
+        self.buffers = _memory(parts)
+        self.turns = tuple(self._turns(parts))
+        kernels = {
+            id(compiled): compiled.seconds
+            for turn in self.turns
+            if turn.step.kernel is not None
+            for compiled in turn.step.kernel.compiled
+        }
+        self.compile_seconds = sum(kernels.values())
+        layout = self.buffers[self.program.source].layout
+        images = compile_function(driver.images_ir(layout), "kernel", 2, 2)
+        pointers = (IMAGES, self.buffers[self.program.source].pointer)
+        self._images = Call(images.address, pointers, self.batch * layout.height)
         self._runs = self._bind()
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the activations."""
-        return sum({_base(buffer): _base_bytes(buffer) for buffer in self.buffers.values()}.values())
 
     def run(self, images: Images) -> Float32[np.ndarray, "n classes"]:
         """The logits.
@@ -82,15 +91,15 @@ class Network:
         given = self._checked(images)
         for run in self._runs:
             run(given.ctypes.data)
-        logits = self._logits()
+        values = self.buffers[self.program.output].read()
+        logits = np.ascontiguousarray(values.transpose(0, 3, 1, 2)).reshape(self.batch, -1)
         if not np.isfinite(logits).all():
             self.check(given)
         return logits
 
     def time(self, rounds: int, seed: int = 0) -> float:
         """Median seconds of a run on images of noise, hot, by the wall clock."""
-        channels, height, width = self.program.shape
-        size = (self.batch, channels, height, width)
+        size = (self.batch, *self.program.shape)
         images = np.random.default_rng(seed).standard_normal(size, np.float32)
         self.run(images)
         seconds: list[float] = []
@@ -109,26 +118,35 @@ class Network:
         given = self._checked(images)
         if not np.isfinite(given).all():
             raise BadInputError("the images hold NaN or infinity")
-        self._write(given.ctypes.data)
-        for name in (None, *self.steps):
-            if name is not None:
-                self._step(name)()
-            value = self.program.source if name is None else name.writes
-            self._inspect(value, name)
+        for turn in self.one_by_one(given):
+            _inspect(
+                "the images" if turn is None else turn.step.name, self._source if turn is None else turn.y
+            )
 
-    def _inspect(self, value: str, step: Step | None) -> None:
-        buffer = self.buffers[value]
-        held = buffer.read()
-        wrong = int((~np.isfinite(held)).sum())
-        if not wrong:
-            return
-        where = "the images" if step is None else step.name
-        nans = int(np.isnan(held).sum())
-        what = f"{wrong - nans} infinite and {nans} NaN of {held.size} activations"
-        advice = "look at its weights and at the images"
-        if buffer.layout.storage == "float16" and nans < wrong:
-            advice = "they exceed 65504, the largest fp16: normalise the images, or plan bf16 or f32 for its readers"
-        raise BadInputError(f"{where}: {what} ({buffer.layout.storage}): {advice}")
+    def one_by_one(self, images: Images) -> Iterator[Turn | None]:
+        """Runs in single steps: yields None when the images are in their buffer, then every turn when it has run.
+
+        Raises:
+            BadInputError: images of another shape or type than the network was compiled for.
+        """
+        given = self._checked(images)
+        driver.bind([self._images], 1)(given.ctypes.data)
+        yield None
+        for turn in self.turns:
+            _single(turn)()
+            yield turn
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the activations."""
+        ends: dict[int, int] = {}
+        for buffer in self.buffers.values():
+            ends[buffer.pointer] = max(ends.get(buffer.pointer, 0), buffer.layout.nbytes)
+        return sum(ends.values())
+
+    @property
+    def _source(self) -> Buffer:
+        return self.buffers[self.program.source]
 
     def _checked(self, images: Images) -> Float32[np.ndarray, "n channels height width"]:
         given = images.detach().numpy() if isinstance(images, Tensor) else np.asarray(images)
@@ -142,59 +160,71 @@ class Network:
             raise BadInputError(f"images of {given.dtype}: give float32, normalised as in training")
         return np.ascontiguousarray(given)
 
-    def _images_call(self) -> Callable[[int], None]:
-        layout = self.buffers[self.program.source].layout
-        compiled = compile_function(driver.images_ir(layout), "kernel", 2, 2)
-        self._images = Call(
-            compiled.address, (IMAGES, self.buffers[self.program.source].pointer), self.batch * layout.height
-        )
-        return driver.bind([self._images], 1)
+    def _turns(self, parts: Sequence[Steps]) -> Iterator[Turn]:
+        for part in parts:
+            for first in range(0, self.batch, part.batch):
+                for step in part.steps:
+                    reads = tuple(
+                        memory.images(self.buffers[value], first, part.batch) for value in step.reads
+                    )
+                    yield Turn(step, reads, memory.images(self.buffers[step.writes], first, part.batch))
 
     def _bind(self) -> list[Callable[[int], None]]:
-        """The steps as few calls: kernels in a row are one, what torch computes stands between."""
+        """The turns as few calls: kernels in a row are one, what torch computes stands between."""
         runs: list[Callable[[int], None]] = []
         calls: list[Call] = [self._images]
-        for native, group in groupby(self.steps, lambda step: step.kernel is not None):
+        for native, group in groupby(self.turns, lambda turn: turn.step.kernel is not None):
             if native:
-                calls += [call for step in group for call in self._calls(step)]
+                calls += [call for turn in group for call in _calls(turn)]
             else:
                 runs += [driver.bind(calls, self.threads)] if calls else []
-                runs += [_ignoring(self._step(step)) for step in group]
+                runs += [_ignoring(_single(turn)) for turn in group]
                 calls = []
         return [*runs, driver.bind(calls, self.threads)] if calls else runs
 
-    def _calls(self, step: Step) -> list[Call]:
-        kernel = step.kernel
-        assert kernel is not None
-        pointers = {"x": self.buffers[step.reads[0]].pointer, "y": self.buffers[step.writes].pointer}
-        pointers["residual"] = self.buffers[step.reads[1]].pointer if kernel.residual else 0
-        return [
-            Call(
-                compiled.address,
-                tuple(
-                    pointers[operand] if isinstance(operand, str) else operand.ctypes.data
-                    for operand in phase.operands
-                ),
-                phase.tiles,
-            )
-            for phase, compiled in zip(kernel.phases, kernel.compiled, strict=True)
-        ]
 
-    def _step(self, step: Step) -> Callable[[], None]:
-        """One step by itself."""
-        reads, y = [self.buffers[value] for value in step.reads], self.buffers[step.writes]
-        if step.kernel is not None:
-            second = reads[1] if step.kernel.residual else None
-            return step.kernel.bind(reads[0], y, second)
-        return lambda: _by_torch(step, reads, y)
-
-    def _logits(self) -> Float32[np.ndarray, "n classes"]:
-        values = self.buffers[self.program.output].read()
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2)).reshape(self.batch, -1)
+def _memory(parts: Sequence[Steps]) -> dict[str, Buffer]:
+    """A buffer for every value; one that passes from part to part holds the whole batch, from the start to the end."""
+    whole = parts[-1]
+    written = {step.writes for part in parts[:-1] for step in part.steps}
+    passed = [
+        name for name in dict.fromkeys(n for step in whole.steps for n in step.reads) if name in written
+    ]
+    passed += [source for name, source in whole.same.items() if source in written and name not in passed]
+    layouts = {name: layout for part in parts for name, layout in part.layouts.items()}
+    local = {step.writes: part.layouts[step.writes] for part in parts[:-1] for step in part.steps}
+    local |= {name: part.layouts[name] for part in parts[:-1] for name in part.same}
+    layouts |= {name: layout for name, layout in local.items() if name not in passed}
+    same = {name: source for part in parts for name, source in part.same.items()}
+    order = [(step.reads, step.writes) for part in parts for step in part.steps]
+    kept = dict.fromkeys((whole.program.source, whole.program.output, *passed))
+    return memory.allocate(layouts, order, same, list(kept))
 
 
-def _compiled(kernel: Kernel | None) -> list:
-    return [] if kernel is None else kernel.compiled
+def _calls(turn: Turn) -> list[Call]:
+    kernel = turn.step.kernel
+    assert kernel is not None
+    pointers = {"x": turn.reads[0].pointer, "y": turn.y.pointer}
+    pointers["residual"] = turn.reads[1].pointer if kernel.residual else 0
+    return [
+        Call(
+            compiled.address,
+            tuple(
+                pointers[operand] if isinstance(operand, str) else operand.ctypes.data
+                for operand in phase.operands
+            ),
+            phase.tiles,
+        )
+        for phase, compiled in zip(kernel.phases, kernel.compiled, strict=True)
+    ]
+
+
+def _single(turn: Turn) -> Callable[[], None]:
+    """One turn by itself."""
+    kernel = turn.step.kernel
+    if kernel is not None:
+        return kernel.bind(turn.reads[0], turn.y, turn.reads[1] if kernel.residual else None)
+    return lambda: _by_torch(turn)
 
 
 def _ignoring(call: Callable[[], None]) -> Callable[[int], None]:
@@ -202,16 +232,23 @@ def _ignoring(call: Callable[[], None]) -> Callable[[int], None]:
 
 
 @torch.no_grad()
-def _by_torch(step: Step, reads: list[Buffer], y: Buffer) -> None:
-    inputs = [torch.from_numpy(buffer.read()).permute(0, 3, 1, 2) for buffer in reads]
-    assert step.node is not None
-    value = reference.compute(step.node, inputs, None)
-    y.write(np.ascontiguousarray(value.permute(0, 2, 3, 1).numpy()))
+def _by_torch(turn: Turn) -> None:
+    inputs = [torch.from_numpy(buffer.read()).permute(0, 3, 1, 2) for buffer in turn.reads]
+    assert turn.step.node is not None
+    value = reference.compute(turn.step.node, inputs, None)
+    turn.y.write(np.ascontiguousarray(value.permute(0, 2, 3, 1).numpy()))
 
 
-def _base(buffer: Buffer) -> int:
-    return buffer.array.base.ctypes.data if buffer.array.base is not None else buffer.pointer
-
-
-def _base_bytes(buffer: Buffer) -> int:
-    return buffer.array.base.nbytes if buffer.array.base is not None else buffer.array.nbytes
+def _inspect(where: str, buffer: Buffer) -> None:
+    held, storage = buffer.read(), buffer.layout.storage
+    wrong = int((~np.isfinite(held)).sum())
+    if not wrong:
+        return
+    nans = int(np.isnan(held).sum())
+    what = f"{wrong - nans} infinite and {nans} NaN of {held.size} activations"
+    advice = "look at its weights and at the images"
+    if storage == "float16" and nans < wrong:
+        advice = (
+            "they exceed 65504, the largest fp16: normalise the images, or plan bf16 or f32 for its readers"
+        )
+    raise BadInputError(f"{where}: {what} ({storage}): {advice}")

@@ -6,7 +6,7 @@ reader pads. Where readers disagree on the storage, the value stays in fp32 and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,7 +34,9 @@ from projects.fp16_cnn.program import (
 )
 from projects.fp16_cnn.shape import LayerShape
 
-NONE = (0, 0, 0, 0)
+Border = tuple[int, int, int, int]
+NONE: Border = (0, 0, 0, 0)
+FEW = 4  # channels of an image that are not padded to a vector
 Tuner = Callable[[LayerShape, Precision], Blocking]
 
 
@@ -57,52 +59,70 @@ class Step:
 
 @dataclass
 class Steps:
-    """What a program became.
+    """What a part of a program became.
 
     Attributes:
+        batch: images that a step computes.
         layouts: of every value, converted copies included.
         same: values that are another value's memory, seen in another shape.
     """
 
     program: Program
+    batch: int
     layouts: dict[str, Layout] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     same: dict[str, str] = field(default_factory=dict)
 
-    def as_stored(self, value: str, storage: Storage, border: tuple[int, int, int, int] | None = None) -> str:
+    def as_stored(self, value: str, storage: Storage, border: Border | None = None) -> str:
         """A value in another storage or with another border: itself, or a copy that one more step converts."""
         own = self.layouts[value]
         layout = replace(own, storage=storage, border=own.border if border is None else border)
         if layout == own:
             return value
-        copy = f"{value} as {storage}" + ("" if border is None else f" {border}")
+        copy = f"{value} as {storage} x{self.batch}" + ("" if border is None else " without border")
         if copy not in self.layouts:
             self.layouts[copy] = layout
             self.steps.append(Step(copy, (value,), copy, builders.convert(own, layout)))
         return copy
 
 
-def cut(program: Program, plan: Plan | None, batch: int, tuner: Tuner | None = None) -> Steps:
+def cut(
+    program: Program, plan: Plan | None, batch: int, tuner: Tuner | None = None, nodes: slice = slice(None)
+) -> Steps:
     """The steps of a program for `batch` images.
 
     Args:
+        nodes: those of the program that are wanted.
         tuner: finds a layer's blocking by measuring; None: a good one without.
 
     Raises:
         BadInputError: the plan does not fit the program.
     """
     chosen, stored = precisions(program, plan), storages(program, plan)
-    made = Steps(program)
+    made = Steps(program, batch)
     for value in (program.source, *(node.name for node in program.nodes)):
         channels, height, width = program.extent(value)
         border = _border(program, value)
         made.layouts[value] = Layout(batch, height, width, channels, border, stored[value])
-    for node in program.nodes:
-        _cut(made, node, chosen, batch, tuner)
+    if _convolved_only(program, chosen, stored[program.source]):
+        made.layouts[program.source] = replace(made.layouts[program.source], compact=True)
+    for node in program.nodes[nodes]:
+        _cut(made, node, chosen, tuner)
     return made
 
 
-def _border(program: Program, value: str) -> tuple[int, int, int, int]:
+def _convolved_only(program: Program, chosen: Mapping[str, Precision], storage: Storage) -> bool:
+    """Whether nothing but convolutions reads the images, one number after the other: channels need no padding then."""
+    return program.shape[0] <= FEW and all(
+        isinstance(node, Layer)
+        and program.source not in node.inputs[1:]
+        and node.shape.groups == 1
+        and chosen[node.name].activations == storage
+        for node in program.consumers(program.source)
+    )
+
+
+def _border(program: Program, value: str) -> Border:
     """As wide as the widest padding among the layers that read a value."""
     paddings = [
         node.shape.padding
@@ -113,12 +133,12 @@ def _border(program: Program, value: str) -> tuple[int, int, int, int]:
     return top, bottom, left, right
 
 
-def _cut(made: Steps, node: Node, chosen: dict[str, Precision], batch: int, tuner: Tuner | None) -> None:
+def _cut(made: Steps, node: Node, chosen: Mapping[str, Precision], tuner: Tuner | None) -> None:
     layouts, target = made.layouts, made.layouts[node.name]
     source = node.inputs[0]
     match node:
         case Layer():
-            _layer(made, node, chosen[node.name], batch, tuner)
+            _layer(made, node, chosen[node.name], tuner)
             return
         case Flatten() if _only_dense(made.program, node):
             _alias(made, node)
@@ -143,9 +163,9 @@ def _cut(made: Steps, node: Node, chosen: dict[str, Precision], batch: int, tune
     made.steps.append(Step(node.name, node.inputs, node.name, kernel, node))
 
 
-def _layer(made: Steps, node: Layer, precision: Precision, batch: int, tuner: Tuner | None) -> None:
+def _layer(made: Steps, node: Layer, precision: Precision, tuner: Tuner | None) -> None:
     source = made.as_stored(node.inputs[0], precision.activations)
-    shape, weight = replace(node.shape, batch=batch), _array(node.weight)
+    shape, weight = replace(node.shape, batch=made.batch), _array(node.weight)
     flat = next((n for n in made.program.nodes if n.name == node.inputs[0] and isinstance(n, Flatten)), None)
     if flat is not None and node.inputs[0] in made.same:
         weight = _as_stored(weight, made.program.extent(flat.inputs[0]), made.layouts[source])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -13,10 +13,12 @@ import torchvision
 from torch import Tensor, nn
 
 from common.errors import BadInputError
-from projects.fp16_cnn import cpu, reference
+from projects.fp16_cnn import chunks, cpu, reference
+from projects.fp16_cnn.buffers import Buffer
 from projects.fp16_cnn.graph import import_model
 from projects.fp16_cnn.network import Network, compile_network
-from projects.fp16_cnn.program import Fallback, Plan, Program, precisions
+from projects.fp16_cnn.program import Fallback, Flatten, Layer, Plan, Program, precisions
+from projects.fp16_cnn.steps import cut
 from tests.projects.fp16_cnn.nets import Block, Odd, Squeezed, calibrate
 
 ULP = {"float32": 3e-5, "float16": 2.0**-10 + 3e-5, "bfloat16": 2.0**-7 + 3e-5}
@@ -85,31 +87,53 @@ def test_each_step_rounds_as_the_reference_does(net: tuple[nn.Module, Program, T
 
 def step_by_step(
     network: Network, program: Program, plan: Plan, x: Tensor
-) -> list[tuple[str, Tensor, Tensor, str]]:
-    """For every node: the value that the network computed, the reference's from the same inputs, the storage."""
-    network.run(x)
+) -> Iterator[tuple[str, Tensor, Tensor, str]]:
+    """For every node and part of the batch: the network's value, the reference's from the same inputs, the storage."""
     chosen = precisions(program, plan)
-    found: list[tuple[str, Tensor, Tensor, str]] = []
-    nodes = {node.name: node for node in program.nodes}
-    held: dict[str, Tensor] = {}
-    network._write(x.numpy().ctypes.data)
-    held[program.source] = read(network, program.source)
-    for step in network.steps:
-        network._step(step)()
-        held[step.writes] = read(network, step.writes)
-        node = nodes.get(step.name)
-        if node is None:
+    for turn in network.one_by_one(x):
+        if turn is None or turn.step.node is None:
             continue
-        for name in node.inputs:  # a value seen in another shape
-            if name not in held:
-                held[name] = held[nodes[name].inputs[0]].reshape(3, -1, 1, 1)
-        expected = reference.compute(node, [held[name] for name in node.inputs], chosen.get(node.name))
-        found.append((step.name, held[step.writes], expected, network.buffers[step.writes].layout.storage))
-    return found
+        node, images = turn.step.node, len(turn.y.array)
+        inputs = [as_torch(buffer) for buffer in turn.reads]
+        before = {made.name: made for made in program.nodes}.get(node.inputs[0])
+        if isinstance(node, Layer) and isinstance(before, Flatten):  # its vector is in the memory's order
+            channels, height, width = program.extent(before.inputs[0])
+            seen = inputs[0].reshape(images, height, width, -1)[..., :channels]
+            inputs[0] = seen.permute(0, 3, 1, 2).reshape(images, -1, 1, 1)
+        expected = reference.compute(node, inputs, chosen.get(node.name))
+        yield node.name, as_torch(turn.y), expected, turn.y.layout.storage
 
 
-def read(network: Network, value: str) -> Tensor:
-    return torch.from_numpy(network.buffers[value].read()).permute(0, 3, 1, 2).double()
+def as_torch(buffer: Buffer) -> Tensor:
+    return torch.from_numpy(buffer.read()).permute(0, 3, 1, 2).double()
+
+
+@pytest.mark.parametrize("plan", ["f32", "mixed"])
+def test_image_by_image_or_together_wherever_the_border_lies(plan: str) -> None:
+    torch.manual_seed(0)
+    model, x = calibrate(Odd(), 19), torch.randn(3, 3, 19, 19)
+    program = import_model(model, x)
+    chosen = mixed(program) if plan == "mixed" else plan
+    expected = Network([cut(program, chosen, 3)], 1).run(x)
+    for border in chunks.borders(program)[1:]:
+        parts = [
+            cut(program, chosen, 1, None, slice(border)),
+            cut(program, chosen, 3, None, slice(border, None)),
+        ]
+        for threads in (1, 2):
+            made = Network(parts, threads).run(x)
+            np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_convolutions_run_image_by_image_and_heavy_dense_layers_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "caches", lambda: (1 << 20, 32 << 20))
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 32 * 32, 64)
+    )
+    program = import_model(model, torch.empty(1, 3, 32, 32))
+    assert program.nodes[chunks.together_from(program, "f32", 8)].name == "2.flatten"
+    assert chunks.together_from(program, "f32", 1) == 0
 
 
 def test_threads_and_repetition_change_no_bit(net: tuple[nn.Module, Program, Tensor]) -> None:
