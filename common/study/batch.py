@@ -1,4 +1,4 @@
-"""What Snakemake's cluster-generic executor calls: ``python -m common.study.batch submit|status ENGINE ...``.
+"""What Snakemake's cluster-generic executor calls: ``python -m common.study.batch submit|poll ENGINE ...``.
 
 A job's success is read from its folders' DONE, never from a scheduler's exit code: PBS reports 0 for arrays that
 failed and -29 for whatever met its limit. submitted.json in each job folder holds the scheduler's id, so that a front
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from common.study.store import DONE, FAILED, STOPPED
 LAUNCH = "launch.json"  # of the engine: the profile, what each stage's jobs ask for
 REGISTRY = "submitted.jsonl"  # of the engine: one line a submission; it outlives the front door
 LIVING = "living.json"  # of the engine: the last answer about all jobs
+VERDICTS = "verdicts"  # of the engine: a line ``id success|failed|running`` a job, which status.sh reads
 HALT = "HALT"  # of the engine: the front door was stopped, nothing more is submitted
 SUBMITTED = "submitted.json"  # of a job folder
 BETWEEN = "--"  # between the folders of two programs on a command line
@@ -36,7 +37,7 @@ SETTLE = 3  # polls that a shared file system may take to show what a job wrote
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command and print one line: an id, or success, failed or running."""
+    """Submit and print the id; or bring the verdicts up to date."""
     command, engine, *rest = arguments
     try:
         if command == "submit":
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
                 folders.pop()
             print(submit(Path(engine), task, _programs(folders)))
         else:
-            print(status(Path(engine), rest[0]))
+            poll(Path(engine))
     except RethesisError as error:
         print(f"{command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -92,53 +93,63 @@ def submit(engine: Path, task: str, programs: Sequence[Sequence[Path]]) -> str:
         return _register(engine, job, task, programs)
 
 
-def status(engine: Path, job: str) -> str:
-    """``success``, ``failed`` or ``running``; on success the engine's marker is written.
+def poll(engine: Path) -> dict[str, str]:
+    """Judge every job by its files and one question to the scheduler; write the verdicts and the engine's markers.
 
-    A scheduler that does not answer is no verdict.
+    A scheduler that does not answer is no verdict: what has no DONE stays ``running`` then.
     """
-    entry = _entry(engine, job)
-    if (
-        entry is None
-    ):  # Snakemake remembers an id that nothing is known about: submitting again finds it, or not
-        return "failed"
-    folders = [Path(folder) for folder in entry["folders"]]
-    if _done(folders):
-        marker = engine / entry["stage"] / f"{entry['task']}.done"
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-        return "success"
     chosen = profile(read_json(engine / LAUNCH)["launch"])
-    answer = living(engine, chosen)
-    if answer is None or answer["time"] <= entry["time"] or job in answer["ids"]:
-        return "running"
-    said = all(_said_why(folder, entry["time"]) for folder in folders)
-    if said or time.time() - answer["gone"].get(job, time.time()) >= SETTLE * chosen.poll:
-        return "failed"
-    return "running"
+    path = engine / VERDICTS
+    with _alone(engine):
+        lines = path.read_text().splitlines() if path.is_file() else []
+        verdicts = {job: verdict for job, verdict in (line.split() for line in lines) if verdict != "running"}
+        todo = {entry["id"]: entry for entry in _entries(engine) if entry["id"] not in verdicts}
+        for job, entry in todo.items():
+            if _done([Path(folder) for folder in entry["folders"]]):
+                marker = engine / entry["stage"] / f"{entry['task']}.done"
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                marker.touch()
+                verdicts[job] = "success"
+        answer = living(engine, chosen, 0.0)
+        for job, entry in todo.items():
+            verdicts.setdefault(job, _judge(entry, answer, SETTLE * chosen.poll))
+        write_text(path, "".join(f"{job} {verdict}\n" for job, verdict in verdicts.items()))
+    return verdicts
 
 
-def living(engine: Path, chosen: Profile) -> dict[str, Any] | None:
-    """The jobs that the scheduler knows, asked at most once in ``poll`` seconds for all of them; None: no answer.
+def living(engine: Path, chosen: Profile, age: float) -> dict[str, Any] | None:
+    """The jobs that the scheduler knows, by an answer at most `age` seconds old; None: it does not answer.
+
+    Call it while the engine's folder is locked.
 
     Returns:
         ``ids``, the ``time`` just before the question, and ``gone``: id -> when it was missed first.
     """
     path = engine / LIVING
-    with _alone(engine):  # many ask at once: one of them asks the scheduler, the others read its answer
-        old: dict[str, Any] = read_json(path) if path.is_file() else {"time": 0.0, "ids": [], "gone": {}}
-        if time.time() - old["time"] < chosen.poll:
-            return old
-        now = time.time()
-        try:
-            ids = schedulers.living(chosen.site)
-        except schedulers.SchedulerError:
-            return None
-        missing = {entry["id"] for entry in _entries(engine) if entry["time"] < now} - ids
-        gone = {job: old["gone"].get(job, now) for job in sorted(missing)}
-        answer = {"time": now, "ids": sorted(ids), "gone": gone}
-        write_json(path, answer)
-        return answer
+    old: dict[str, Any] = read_json(path) if path.is_file() else {"time": 0.0, "ids": [], "gone": {}}
+    now = time.time()
+    if now - old["time"] < age:
+        return old
+    try:
+        ids = schedulers.living(chosen.site)
+    except schedulers.SchedulerError:
+        return None
+    missing = {entry["id"] for entry in _entries(engine) if entry["time"] < now} - ids
+    gone = {job: old["gone"].get(job, now) for job in sorted(missing)}
+    answer = {"time": now, "ids": sorted(ids), "gone": gone}
+    write_json(path, answer)
+    return answer
+
+
+def _judge(entry: Mapping[str, Any], answer: Mapping[str, Any] | None, settle: float) -> str:
+    """``running`` or ``failed``, of a job that is not done."""
+    job, submitted = entry["id"], entry["time"]
+    if answer is None or answer["time"] <= submitted or job in answer["ids"]:
+        return "running"
+    said = all(_said_why(Path(folder), submitted) for folder in entry["folders"])
+    return (
+        "failed" if said or answer["time"] - answer["gone"].get(job, answer["time"]) >= settle else "running"
+    )
 
 
 def halt(engine: Path) -> None:
@@ -186,27 +197,19 @@ def _answers(chosen: Profile) -> bool:
 
 def _known(engine: Path, chosen: Profile, programs: Sequence[Sequence[Path]]) -> str:
     """The id under which the scheduler still has these programs, or nothing."""
-    notes = [folder / SUBMITTED for folders in programs for folder in folders]
-    ids = {
-        note["id"]
-        for path in notes
-        if path.is_file() and (note := read_json(path))["site"] == chosen.site.name
-    }
-    if not ids:
+    paths = [folder / SUBMITTED for folders in programs for folder in folders]
+    notes = [read_json(path) for path in paths if path.is_file()]
+    times = {note["id"]: note["time"] for note in notes if note["site"] == chosen.site.name}
+    if not times:
         return ""
     for pause in (*BACKOFF, None):
-        answer = living(engine, chosen)
-        if answer is not None or pause is None:
-            break
-        time.sleep(pause)
-    else:
-        answer = None
-    if answer is None:
-        raise schedulers.SchedulerError(
-            f"{chosen.site.title} does not say whether jobs {sorted(ids)} still run."
-        )
-    found = ids & set(answer["ids"])
-    return min(found) if found else ""
+        with _alone(engine):  # an answer from before the submission says nothing about it
+            answer = living(engine, chosen, min(chosen.poll, time.time() - max(times.values())))
+        if answer is not None:
+            return min(times.keys() & set(answer["ids"]), default="")
+        if pause is not None:
+            time.sleep(pause)
+    raise schedulers.SchedulerError(f"{chosen.site.title} does not say whether {sorted(times)} still run.")
 
 
 def _register(engine: Path, job: str, task: str, programs: Sequence[Sequence[Path]]) -> str:
@@ -226,15 +229,6 @@ def _register(engine: Path, job: str, task: str, programs: Sequence[Sequence[Pat
 def _entries(engine: Path) -> list[dict[str, Any]]:
     path = engine / REGISTRY
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def _entry(engine: Path, job: str) -> dict[str, Any] | None:
-    """The last line of an id; the others are not parsed."""
-    start = json.dumps({"id": job})[:-1] + ","
-    path = engine / REGISTRY
-    lines = path.read_text().splitlines() if path.is_file() else []
-    found = next((line for line in reversed(lines) if line.startswith(start)), None)
-    return json.loads(found) if found else None
 
 
 def _done(folders: Sequence[Path]) -> bool:

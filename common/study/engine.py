@@ -167,13 +167,14 @@ def command(engine: Path, launch: Mapping[str, Any]) -> list[str]:
     if launch["executor"] == "local":
         return [*snakemake, "--cores", str(cores(launch)), *config]
     chosen = profile(launch)
-    ours = f"{shlex.quote(sys.executable)} -m common.study.batch"
-    place = shlex.quote(str(engine))
+    python, place = shlex.quote(sys.executable), shlex.quote(str(engine))
+    job = "{wildcards.task} {params.programs}"  # filled in by Snakemake
+    status = shlex.quote(str(Path(__file__).with_name("status.sh")))
     return [
         *snakemake, "--executor", "cluster-generic", "--jobs", str(chosen.jobs), "--retries", str(chosen.retries),
         "--seconds-between-status-checks", str(max(1, round(chosen.poll))),
-        "--cluster-generic-submit-cmd", f"{ours} submit {place} {{wildcards.task}} {{params.programs}}",
-        "--cluster-generic-status-cmd", f"{ours} status {place}", *config,
+        "--cluster-generic-submit-cmd", f"{python} -m common.study.batch submit {place} {job}",
+        "--cluster-generic-status-cmd", f"sh {status} {place} {chosen.poll} {python}", *config,
     ]  # fmt: skip
 
 

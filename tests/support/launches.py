@@ -15,12 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = Path("/home/user/rethesis")
 
 
-def launch_of(name: str, **changes: Any) -> Profile:
-    """configs/launch/<name>.yaml as a profile."""
+def section(name: str, **changes: Any) -> dict[str, Any]:
+    """configs/launch/<name>.yaml as composed."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         composed = compose("config", [f"launch={name}"])
-    section: Any = OmegaConf.to_container(composed["launch"], resolve=True)
-    return profile({**section, **changes})
+    found: Any = OmegaConf.to_container(composed["launch"], resolve=True)
+    return {**found, **changes}
+
+
+def launch_of(name: str, **changes: Any) -> Profile:
+    """configs/launch/<name>.yaml as a profile."""
+    return profile(section(name, **changes))
 
 
 def script_for(chosen: Profile, ask: Ask) -> str:
