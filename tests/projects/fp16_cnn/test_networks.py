@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from common.errors import BadInputError
+from common.study.config import compose
 from projects.fp16_cnn import networks
 from projects.fp16_cnn.graph import import_model
 
@@ -48,3 +49,10 @@ def test_unknown_networks_are_named(tmp_path: Path) -> None:
     networks.save({"small": []}, tmp_path)
     with pytest.raises(BadInputError, match="small"):
         networks.load(tmp_path, "smal")
+
+
+@pytest.mark.parametrize("net", ["mobilenet_v2", "resnet50"])
+def test_the_grid_names_the_layers_of_the_network(net: str) -> None:
+    cfg = compose("fp16_cnn", "laptop")
+    (listed,) = (entry["layer"] for entry in cfg["grid"]["attribution"] if entry["net"] == [net])
+    assert listed == networks.labels(networks.cells(networks.program_of(net), cfg["nets"][net]))
