@@ -123,7 +123,11 @@ class GridEngine:
         for name in reversed(list(self.processes)):
             process = self.processes.pop(name)
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def run(self, *command: str, check: bool = True) -> str:
         done = subprocess.run(

@@ -72,7 +72,11 @@ class Slurm:
     def end(self, name: str) -> None:
         process = self.processes.pop(name)
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def stop(self) -> None:
         self.run("scancel", "--user=root", "--quiet", check=False)
