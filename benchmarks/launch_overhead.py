@@ -24,7 +24,7 @@ wc -l <{folder}/submitted
 """
 SQUEUE = "#!/bin/sh\necho >>{folder}/asked\n"
 DRIVER = """
-import json, sys, time
+import json, resource, sys, time
 from pathlib import Path
 began = time.perf_counter()
 from common.study import engine
@@ -41,7 +41,10 @@ engine.run(tasks, scale="smoke", engine=folder, launch=cfg["launch"], root=reque
 ended = time.perf_counter()
 done = len(list(request.runs.glob("count/*/DONE")))
 files = sum(1 for path in folder.rglob("*") if path.is_file())
-print(json.dumps({"jobs": len(jobs), "done": done, "plan": planned - began, "run": ended - planned, "files": files}))
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+cpu = sum(one.ru_utime + one.ru_stime for one in used)
+seen = {"cpu": cpu, "jobs": len(jobs), "done": done, "plan": planned - began, "run": ended - planned}
+print(json.dumps(seen | {"files": files}))
 """
 
 
@@ -70,6 +73,9 @@ def main(jobs: int, pack: int) -> None:
     print(f"{seen['jobs']} jobs in {submissions} submissions of up to {pack}: all done")
     print(
         f"planning: {seen['plan']:.1f} s; engine: {seen['run']:.1f} s, {submissions / seen['run']:.1f} submissions/s"
+    )
+    print(
+        f"CPU time of all of it: {seen['cpu']:.1f} s, {1000 * seen['cpu'] / submissions:.0f} ms a submission"
     )
     print(f"questions to the scheduler: {questions}; files of the engine: {seen['files']}")
     print(f"ratio of the engine's seconds to submissions: {seen['run'] / submissions:.3f}")
