@@ -58,7 +58,7 @@ def build(
     if precision.multiplies == "float32" or precision.emulated:
         # converted once per call: a conversion for every multiplication would cost more than the multiplication
         reads = source if depthwise else replace(source, storage="float32")
-    if blockings.image(shape, precision):
+    if source.compact or blockings.image(shape, precision):
         shape, weight = _unfolded(shape, weight)
         reads = replace(reads, compact=True)
     phases: list[Phase] = []

@@ -125,7 +125,9 @@ def test_image_by_image_or_together_wherever_the_border_lies(plan: str) -> None:
             np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-def test_convolutions_run_image_by_image_and_heavy_dense_layers_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_run_image_by_image_and_heavy_dense_layers_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(chunks, "caches", lambda: (1 << 20, 32 << 20))
     torch.manual_seed(0)
     model = nn.Sequential(
