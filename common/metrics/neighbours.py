@@ -140,7 +140,8 @@ def _chunk(
     floor = lowered(peaks.topk(search.k).values[:, -1], search.error[rows])
     open_ = peaks >= floor[:, None]
     most = int(open_.sum(1).max()) * products.shape[1]
-    for some in rows_of(torch.arange(len(rows), device=rows.device), max(1, CANDIDATES // max(most, places))):
+    step = max(1, CANDIDATES // max(most, places))
+    for some in (slice(start, start + step) for start in range(0, len(rows), step)):  # views, not copies
         index, similarity = _candidates(products[some], open_[some], floor[some])
         yield _rank(search, rows[some], index, similarity)
 

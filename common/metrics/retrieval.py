@@ -5,8 +5,8 @@ Definitions are those of Musgrave, Belongie & Lim 2020, "A Metric Learning Reali
 Memory besides the embeddings given, N references of D float32: their copy of length 1 (4 N D bytes), 64 MiB of
 similarities, and 2 million candidates of about 250 bytes. For 120,000 x 512: 246 MB given + 246 MB + 67 MB + at most
 0.52 GB, and what torch itself takes (0.53 GB): 1.6 GB; faiss holds one more copy. Time: 2 Q N D operations in one
-matrix product, of distinct references alone: copies cost nothing. Near copies, apart by rounding, are compared one by one
-in float64, and cost Q N D of those.
+matrix product, of distinct references alone: copies cost nothing. Near copies, apart by rounding, are compared one by
+one in float64, and cost Q N D of those.
 """
 
 from __future__ import annotations

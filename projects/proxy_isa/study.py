@@ -115,15 +115,15 @@ STUDY = Study(
         Figure(
             id="gallery",
             caption="Queries (left) of the test class with the lowest and of the one with the highest MAP@R under "
-            "Proxy-ISA, and the five nearest images of each: green frame where right, red and crossed where wrong. "
-            "First seed.",
+            "Proxy-ISA, and the five nearest images of each: green frame where right, red and crossed where wrong (a "
+            "class of five images has four to find). First seed.",
             draw=f"{HERE}.figures:gallery",
         ),
         Figure(
             id="map",
             caption="Images of six test classes, from the worst (1) to the best (6) in MAP@R, on the first two "
             "principal components of their embeddings; a colour and a mark a class, one image of each at the right. "
-            "First seed.",
+            "Each loss has its own order of classes. First seed.",
             draw=f"{HERE}.figures:embedding_map",
         ),
     ),
