@@ -133,7 +133,7 @@ def measure(rounds: int, sample: float, largest: int = max(SIZES)) -> Machine:
         """Numbers a second of a stream over `numbers`."""
         kernel, blocks = compile_function(ir, "kernel", 2, 2).call, max(1, numbers // block)
         repeats = max(1, (1 << 17) // (blocks * block))
-        call = _bound(kernel, p.ctypes.data, filled, blocks, repeats)
+        call = _bound(kernel, p, filled, blocks, repeats)
         return blocks * block * repeats / min(timing.hot({"": call}, rounds, sample)[""])
 
     def curve(ir: str, block: int = BLOCK) -> Curve:
@@ -177,7 +177,7 @@ def peak(precision: Precision, rounds: int, sample: float) -> float:
     """Operations a second with all operands in registers."""
     turns = 20_000
     memory = aligned((64,), np.float32)
-    call = _bound(compile_function(micro.peak_ir(precision), "kernel", 1, 1).call, memory.ctypes.data, turns)
+    call = _bound(compile_function(micro.peak_ir(precision), "kernel", 1, 1).call, memory, turns)
     return micro.peak_flops(precision, turns) / min(timing.hot({"": call}, rounds, sample)[""])
 
 
@@ -188,9 +188,9 @@ def quiet_work(seconds: float = 0.002) -> Callable[[], float]:
     """
     precision, memory = PRECISIONS["f32"], aligned((64,), np.float32)
     kernel = compile_function(micro.peak_ir(precision), "kernel", 1, 1).call
-    once = _bound(kernel, memory.ctypes.data, 1000)
+    once = _bound(kernel, memory, 1000)
     turns = 1000 * timing.repetitions(once, seconds)
-    call = _bound(kernel, memory.ctypes.data, turns)
+    call = _bound(kernel, memory, turns)
     return lambda: statistics.median(timing.sample_of(call, 1, time.perf_counter) for _ in range(5))
 
 
@@ -206,8 +206,14 @@ def load(folder: Path) -> Machine:
     return Machine(**(held | curves))
 
 
-def _bound(kernel: Callable[..., None], *arguments: int) -> Callable[[], None]:
-    return lambda: kernel(*arguments)
+def _bound(kernel: Callable[..., None], *arguments: int | np.ndarray) -> Callable[[], None]:
+    """A call on numbers, addresses and arrays; it keeps the arrays alive, which an address does not."""
+    numbers = [value.ctypes.data if isinstance(value, np.ndarray) else value for value in arguments]
+
+    def call(_held: object = arguments) -> None:
+        kernel(*numbers)
+
+    return call
 
 
 def _unhidden(rate: Callable[[str], float]) -> float:
@@ -240,7 +246,7 @@ def _cold(ir: str, block: int, p: np.ndarray, size: int, rounds: int) -> float:
     """Bytes a second of one pass over `size` bytes that no cache holds."""
     kernel, blocks = compile_function(ir, "kernel", 2, 2).call, size // 4 // block
     sums = aligned((64,), np.float32)
-    call = _bound(kernel, p.ctypes.data, sums.ctypes.data, blocks, 1)
+    call = _bound(kernel, p, sums, blocks, 1)
     empty = timing.emptier([(p.ctypes.data, size)])
     return 4 * block * blocks / timing.medians(timing.cold({"": call}, rounds, {"": empty}))[""]
 
@@ -253,8 +259,7 @@ def _together(p: np.ndarray, size: int, rounds: int) -> float:
     start = p.ctypes.data
     places = [start, start + (size if 2 * size <= p.nbytes else 0)]
     parts = [
-        _bound(kernel, place, sums[which].ctypes.data, size // 4 // BLOCK, repeats)
-        for which, place in enumerate(places)
+        _bound(kernel, place, sums[which], size // 4 // BLOCK, repeats) for which, place in enumerate(places)
     ]
 
     def both() -> float:

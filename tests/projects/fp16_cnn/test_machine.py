@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import astuple
 from pathlib import Path
@@ -40,3 +41,11 @@ def test_everything_is_measured_and_finite(tmp_path: Path) -> None:
 
 def test_the_fixed_work_takes_about_as_long_as_asked() -> None:
     assert 1e-5 < machine.quiet_work(0.001)() < 1.0
+
+
+def test_the_fixed_work_writes_into_nobody_elses_memory() -> None:
+    work = machine.quiet_work(0.0005)
+    gc.collect()
+    others = [np.zeros(size // 4, np.float32) for size in (256, 320, 384) for _ in range(200)]
+    work()
+    assert not any(other.any() for other in others)
