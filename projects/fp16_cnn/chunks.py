@@ -47,18 +47,17 @@ def together_from(program: Program, plan: Plan | None, batch: int) -> int:
         channels, height, width = program.extent(value)
         return padded(channels) * height * width * BYTES[stored[value]]
 
-    def seconds(amount: float, held: float) -> float:
-        return amount / RATES[bisect.bisect(levels, held)]
+    def seconds(amount: float) -> float:
+        return amount / RATES[bisect.bisect(levels, amount)]
 
     sizes = {layer.name: layer.weight.numel() * BYTES[chosen[layer.name].weights] for layer in program.layers}
-    all_weights = sum(sizes.values())
     alone, together = [0.0], [0.0]
     for node in program.nodes:
         values = sum(map(size, (*node.inputs, node.name)))
-        weights = seconds(sizes.get(node.name, 0), all_weights)
+        weights = sizes.get(node.name, 0) / RATES[-1]  # all others have been read since
         work = node.shape.flops / node.shape.batch / PEAK if isinstance(node, Layer) else 0.0
-        alone.append(batch * (max(0.0, weights - work) + seconds(values, values)))
-        together.append(max(0.0, weights - batch * work) + seconds(batch * values, batch * values))
+        alone.append(batch * (max(0.0, weights - work) + seconds(values)))
+        together.append(max(0.0, weights - batch * work) + seconds(batch * values))
     before = itertools.accumulate(alone)
     after = list(itertools.accumulate(reversed(together[1:]), initial=0.0))[::-1]
     costs = [early + late for early, late in zip(before, after, strict=True)]
