@@ -153,11 +153,13 @@ def half_sums(
 ) -> Float[Tensor, "n o y z"]:
     """A convolution summed in fp16, one rounding a term; every `flush` terms the sum moves to a wide one.
 
-    As in the kernels, a run of terms ends with its kernel tap, so that at most the channels of a group are added
-    before a flush; without a flush (`flush` = NEVER) one sum runs over all taps.
+    A run of terms ends with its kernel tap, so that at most the channels of a group are added before a flush (the
+    kernels' runs may reach over the taps of a row, and are `flush` terms long at most as well). A sum of no more than
+    `flush` terms is not flushed, nor any sum with `flush` = NEVER.
     """
     n, _, height, width = x.shape
     outs, terms, rows, columns = weight.shape
+    flush = NEVER if flush >= terms * rows * columns else flush
     y, z = (height - rows) // stride[0] + 1, (width - columns) // stride[1] + 1
     wide = x.new_zeros(n, groups, outs // groups, y, z)
     half = torch.zeros_like(wide)

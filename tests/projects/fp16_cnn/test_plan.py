@@ -1,0 +1,205 @@
+"""The planner on networks: errors, borders, the command line, a saved plan, and the stage."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import BadInputError
+from common.study.model import JobRef
+from projects.fp16_cnn import execute, plan, planning, plans, reference, sensitivity, subjects, timetable
+from projects.fp16_cnn.graph import import_model
+from projects.fp16_cnn.learn import FILE, Trained, save
+from projects.fp16_cnn.nets import build
+from projects.fp16_cnn.network import compile_network
+
+IMAGES = {"classes": 5, "size": 24, "train": 40, "validation": 20, "draws": 40}
+EFFORT = timetable.Effort(1, 0.001, False)
+
+
+class Fork(nn.Module):
+    """Two layers read one value, one of them behind a pool; a residual sum needs no storage of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.left, self.right = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        y = F.max_pool2d(x, 2)
+        z = F.max_pool2d(F.relu(self.left(x)), 2) + self.right(y)
+        return self.head(z.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def fork() -> subjects.Subject:
+    torch.manual_seed(0)
+    net, x = Fork().eval(), torch.randn(8, 3, 10, 10)
+    return subjects.Subject(net, import_model(net, x[:1]), x[:4], x[4:], None, "a fork")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `learn` job whose network has random weights and calibrated batch norms."""
+    torch.manual_seed(3)
+    net = build("small_resnet", 5)
+    subjects.calibrate(net, torch.randn(32, 1, 24, 24))
+    found = tmp_path_factory.mktemp("learn")
+    save(Trained(net, "small_resnet", 3, IMAGES), found / FILE)
+    return found
+
+
+def test_a_layers_error_is_that_of_the_whole_network_with_this_layer_lowered(fork: subjects.Subject) -> None:
+    names = ("f32", "f16s", "bf16")
+    found = sensitivity.sensitivities(fork.program, fork.known, names, batch=3)
+    exact = reference.run(fork.program, fork.known, torch.float32)
+    for layer, by_name in found.items():
+        assert by_name["f32"] == 0.0
+        for name in names[1:]:
+            changed = reference.run(fork.program, fork.known, torch.float32, {layer: name})
+            # The last layer's own outputs are rounded here and stay fp32 there.
+            close = 0.1 if layer == "head" else 1e-3
+            assert by_name[name] == pytest.approx(float((changed - exact).norm() / exact.norm()), rel=close)
+
+
+def test_images_that_overflow_are_refused(fork: subjects.Subject) -> None:
+    with pytest.raises(BadInputError, match="in f16s: the logits are not finite"):
+        sensitivity.sensitivities(fork.program, fork.known * 1e6, ("f32", "f16s"))
+
+
+def test_the_share_of_turned_answers_is_that_of_noise() -> None:
+    torch.manual_seed(1)
+    logits, error = torch.randn(50, 10), 0.2
+    turned = 0.0
+    for _ in range(400):
+        noise = torch.randn_like(logits) * error * logits.norm(dim=1, keepdim=True) / math.sqrt(10)
+        second = logits.topk(2).indices
+        difference = (logits + noise).gather(1, second)
+        turned += float((difference[:, 1] > difference[:, 0]).float().mean()) / 400
+    assert sensitivity.disagreement_at(error, logits) == pytest.approx(turned, rel=0.1)
+    assert sensitivity.disagreement_at(sensitivity.error_for(0.05, logits), logits) == pytest.approx(
+        0.05, rel=1e-6
+    )
+    with pytest.raises(BadInputError, match=r"between 0 and 0\.5"):
+        sensitivity.error_for(0.7, logits)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [("f16s", "f16s", "f16s"), ("f16s", "bf16", "f32"), ("f32", "f16s", "bf16"), ("bf16", "f32", "bf16")],
+)
+def test_a_border_costs_where_the_network_makes_a_copy(fork: subjects.Subject, chosen: Sequence[str]) -> None:
+    stem, left, right, head = (layer.name for layer in fork.program.layers)
+    given = dict(zip((stem, left, right), chosen, strict=True)) | {head: "f32"}
+    problem = planning.Problem(
+        {name: {p: planning.Choice(0.0, 0.0) for p in ("f32", "f16s", "bf16")} for name in given},
+        timetable.borders(fork.program, 1, EFFORT),
+    )
+    turns = compile_network(fork.program, given, 1).turns
+    copies = [turn.step.name for turn in turns if " as " in turn.step.name]
+    assert (problem.seconds(given) > 0) == bool(copies)
+
+
+def test_a_plan_keeps_its_budget_on_images_that_it_was_not_made_from(fork: subjects.Subject) -> None:
+    problem = planning.problem_of(fork, 1, EFFORT)
+    planned = planning.make(fork, problem, "error", 2e-3)
+    measured = planning.measure(fork, planned.plans, 1, EFFORT)
+    assert problem.error(planned.plans["planned"]) <= 2e-3
+    assert measured["planned"].error < 2 * 2e-3
+    assert measured["f32"].error < 1e-5 < measured["half"].error and measured["f32"].agreement == 1.0
+    assert all(each.seconds > 0 for each in measured.values())
+    answers = planning.make(fork, problem, "agreement", 0.01)
+    assert answers.turned["planned"] <= 0.01 + 1e-9
+    with pytest.raises(BadInputError, match="metric 'logits'"):
+        planning.make(fork, problem, "logits", 0.01)
+
+
+def test_the_stage(folder: Path, tmp_path: Path) -> None:
+    options = {"batch": 1, "rounds": 1, "sample": 0.001, "tuned": False}
+    cfg = {"plan": options, "axes": {"net": "small_resnet", "budget": 1e-3, "seed": 3}}
+    found = plans.run(cfg, {"learn": [JobRef({}, folder, {})]}, tmp_path)
+    assert found["predicted_error"] <= 1e-3 and found["layers"] == len(
+        json.loads((tmp_path / plans.FILE).read_text())
+    )
+    assert found["ahead_of_greedy"] >= 0.999 and found["predicted_gain"] >= 1.0
+    assert found["gain"] == pytest.approx(found["f32_ms"] / found["planned_ms"])
+
+
+OWN = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, 4)), torch.randn(6, 3, 8, 8)
+
+def integers():
+    return nn.Flatten(), torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+
+def nothing():
+    return 3
+
+attribute = 5
+"""
+
+
+def test_the_command_plans_saves_and_runs_a_users_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, kept = tmp_path / "own.py", tmp_path / "plan.json"
+    file.write_text(OWN)
+    model, quick = f"{file}:build", ["--untuned", "--rounds", "1"]
+    assert plan.main([model, "--budget", "0.3", "--metric", "agreement", "--save", str(kept), *quick]) == 0
+    shown = capsys.readouterr().out
+    assert "Sequential of own.py on its 6 images" in shown and "on 3 images that no choice" in shown
+    assert all(
+        word in shown for word in ("plan", "from the tail", "all f32", "corresponds to a relative error")
+    )
+    saved = json.loads(kept.read_text())
+    assert set(saved["plan"]) == {"0", "3"} and saved["metric"] == "agreement"
+    assert plan.main([model, "--run", str(kept), *quick]) == 0
+    assert "predicted: ms" in capsys.readouterr().out
+    subject = plan.find(model, 4, 224)
+    assert execute.logits(subject.program, saved["plan"], subject.held).shape == (3, 4)
+    kept.write_text(json.dumps({"plan": {"conv9": "f16s"}}))
+    assert plan.main([model, "--run", str(kept), *quick]) == 2
+    assert "unknown layer 'conv9'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet81"], "unknown network 'resnet81'. Did you mean"),
+        (["{file}"], "say which function builds the network"),
+        (["{file}:missing"], "has no function 'missing'"),
+        (["{file}:attribute"], "has no function 'attribute'"),
+        (["{file}:nothing"], "must return a torch module"),
+        (["{file}:integers"], "tensor [n, channels, height, width]"),
+        (["absent.py:build"], "no file absent.py"),
+        (["{file}:build", "--budget", "0"], "must be a positive number"),
+        (["{file}:build", "--budget", "nan"], "must be a positive number"),
+        (["{file}:build", "--budget", "0.6", "--metric", "agreement"], "a share between 0 and 0.5"),
+        (["{file}:build", "--batch", "0"], "--batch must be at least 1"),
+        (["{file}:build", "--save", "/nowhere/plan.json"], "there is no folder /nowhere"),
+        (["{file}:build", "--run", "absent.json"], "absent.json holds no plan"),
+        (["absent.ckpt"], "checkpoint absent.ckpt cannot be used"),
+        (["resnet18", "--images", "0"], "--images and --size must be at least 1"),
+    ],
+)
+def test_bad_input_ends_with_one_message(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    given = [argument.replace("{file}", str(file)) for argument in arguments]
+    assert plan.main([*given, "--untuned", "--rounds", "1"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
