@@ -120,8 +120,7 @@ _ROWS = (
         account="-P", account_needed=True, unfinished=1000, node_hours=21504, fixed_cores=True,
         scratch="PBS_LOCALDIR",
         source="ABCI 3.0 user guide, Job Execution (Spot service)", checked="2026-11-28",
-        proof="emulated: the generic PBS commands on a stub and, where one is built, on OpenPBS with ABCI's rules as a "
-        "hook; never run by us on ABCI itself",
+        proof="emulated: on a stub and on a real OpenPBS of two nodes, both with ABCI's rules; never run by us on ABCI",
     ),
     Site(
         "tsubame4", "TSUBAME4.0", "sge",
@@ -140,7 +139,7 @@ _ROWS = (
         account="-g", account_needed=True, trial_minutes=10, fixed_cores=True,
         source="TSUBAME4.0 user guide and FAQ (trial: ten minutes; h_rt is mandatory); sizes as first published, not "
         "read again", checked="2026-11-28",
-        proof="emulated: Grid Engine with consumable node types; never run by us on TSUBAME itself",
+        proof="emulated: on a real Grid Engine with consumable node types; never run by us on TSUBAME",
     ),
     Site(
         "slurm", "any Slurm cluster", "slurm", classes=(NodeClass(""),), account="--account", launcher="srun",
@@ -148,7 +147,7 @@ _ROWS = (
     ),
     Site(
         "pbs", "any PBS Professional or OpenPBS cluster", "pbs", classes=(NodeClass(""),), account="-A",
-        proof="run on a stub that parses directives and, where one is built, on a real OpenPBS of two nodes",
+        proof="run, with ABCI's profile, on a stub that parses directives and on a real OpenPBS of two nodes",
     ),
     Site(
         "sge", "any Grid Engine cluster", "sge", classes=(NodeClass(""),), account="-P",

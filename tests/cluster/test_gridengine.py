@@ -36,7 +36,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridEngine]:
 
 @pytest.fixture
 def batch(tmp_path: Path, engine: GridEngine) -> Iterator[Batch]:
-    yield Batch(make_house(tmp_path / "house"), "sge", engine.environment)
+    batch = Batch(make_house(tmp_path / "house"), "sge", engine.environment)
+    yield batch
+    batch.stop()
     engine.run("qdel", "-u", "root", check=False)
     engine.wait(lambda: not engine.jobs())
 
@@ -84,7 +86,7 @@ def test_ctrl_c_leaves_no_orphan_and_a_killed_front_door_adopts(
     batch: Batch, engine: GridEngine, quiet: dict[str, bytes]
 ) -> None:
     process = batch.start(STEPS, SLOW)
-    wait_for(lambda: len(batch.counts()) >= 2)
+    wait_for(lambda: len(batch.counts()) >= 2, 120)
     process.send_signal(signal.SIGINT)
     assert "cancelled" in end(process, 130)
     engine.wait(lambda: not engine.jobs())

@@ -39,8 +39,10 @@ def commands(
 
 
 @pytest.fixture
-def batch(tmp_path: Path, commands: dict[str, str]) -> Batch:
-    return Batch(make_house(tmp_path / "house"), "abci3", {**commands, "RETHESIS_ACCOUNT": "grp"})
+def batch(tmp_path: Path, commands: dict[str, str]) -> Iterator[Batch]:
+    batch = Batch(make_house(tmp_path / "house"), "abci3", {**commands, "RETHESIS_ACCOUNT": "grp"})
+    yield batch
+    batch.stop()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_what_abci_refuses_is_refused_with_its_words(
 def test_a_deadline_a_kill_and_packs_end_with_the_same_bits(batch: Batch, quiet: dict[str, bytes]) -> None:
     limit = ('launch.walltime="00:01:00"', "launch.margin=54", "launch.pack=2")
     process = batch.start(STEPS, *limit, SLOW)
-    wait_for(lambda: len(batch.counts()) >= 2)
+    wait_for(lambda: len(batch.counts()) >= 2, 120)
     batch.kill_workers()
     end(process)
     assert batch.house.bits() == quiet and len(batch.counts()) >= 8
@@ -121,7 +123,7 @@ def test_ctrl_c_leaves_no_orphan_and_a_dead_server_is_no_verdict(
     (tools / "qstat").chmod(0o755)
     path = {"PATH": f"{tools}:{commands['PATH']}"}
     process = batch.start(STEPS, SLOW, **path)
-    wait_for(lambda: len(batch.counts()) == 4)
+    wait_for(lambda: len(batch.counts()) == 4, 120)
     (tmp_path / "down").touch()
     wait_for(lambda: len(list(batch.house.runs().glob("count/*/DONE"))) == 4)
     (tmp_path / "down").unlink()

@@ -33,7 +33,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 @pytest.fixture
 def batch(tmp_path: Path, slurm: Slurm) -> Iterator[Batch]:
-    yield Batch(make_house(tmp_path / "house"), "slurm", slurm.environment)
+    batch = Batch(make_house(tmp_path / "house"), "slurm", slurm.environment)
+    yield batch
+    batch.stop()
     slurm.run("scancel", "--user=root", "--quiet")
     slurm.wait(lambda: not slurm.jobs())
 
@@ -89,12 +91,12 @@ def test_killed_jobs_are_retried_and_failed_ones_are_not(
     batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
     process = batch.start(STEPS, TOY_SLEEP="0.1")
-    wait_for(lambda: len(batch.counts()) >= 2)
+    wait_for(lambda: len(batch.counts()) >= 2, 120)
     assert batch.kill_workers() >= 2
     end(process)
     assert batch.house.bits() == quiet and len(batch.counts()) >= 5
     crashing = Batch(make_house(batch.house.root.parent / "crashing"), "slurm", slurm.environment)
-    output = crashing.run("toy.crash_at=2", code=1)
+    output = crashing.run("toy.crash_at=2", "launch.retries=3", code=1)
     assert "not done" in output and len(crashing.counts()) == 4
     logs = crashing.house.run("logs", "--project", "toy", "--scale", "smoke", "toy.crash_at=2")
     assert "planted crash" in logs
@@ -104,7 +106,7 @@ def test_requeue_cancel_and_a_preemption_signal_cost_no_step(
     batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
     process = batch.start(STEPS, TOY_SLEEP="0.2")
-    wait_for(lambda: len(batch.counts()) == 4)
+    wait_for(lambda: len(batch.counts()) == 4, 120)
     first, second, third, _ = sorted(slurm.jobs(), key=int)
     slurm.run("scontrol", "requeue", first)
     slurm.run("scancel", second)
@@ -121,7 +123,7 @@ def test_a_node_goes_down_and_the_controller_is_restarted(
     batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
     process = batch.start(STEPS, TOY_SLEEP="0.2")
-    wait_for(lambda: len(batch.counts()) == 4)
+    wait_for(lambda: len(batch.counts()) == 4, 120)
     slurm.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
     slurm.end("slurmctld")
     slurm.controller()
@@ -136,7 +138,7 @@ def test_ctrl_c_leaves_no_orphan_and_the_same_command_continues(
     batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
     process = batch.start(STEPS, TOY_SLEEP="0.2")
-    wait_for(lambda: len(batch.counts()) >= 2)
+    wait_for(lambda: len(batch.counts()) >= 2, 120)
     process.send_signal(signal.SIGINT)
     output = end(process, 130)
     assert "cancelled" in output and "stopped; the same command continues" in output
@@ -149,7 +151,7 @@ def test_a_front_door_that_was_killed_picks_up_the_jobs_that_run(
     batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
 ) -> None:
     process = batch.start(STEPS, TOY_SLEEP="0.4")
-    wait_for(lambda: len(batch.counts()) == 4)
+    wait_for(lambda: len(batch.counts()) == 4, 120)
     children = psutil.Process(process.pid).children(recursive=True)
     for victim in (process.pid, *(child.pid for child in children)):
         os.kill(victim, signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 from house import House
@@ -28,8 +28,20 @@ class Batch:
     def run(self, *overrides: str, code: int = 0, **extra: str) -> str:
         return self.house.run(*self.arguments, *overrides, code=code, **{**self.environment, **extra})
 
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
     def start(self, *overrides: str, **extra: str) -> subprocess.Popen[str]:
-        return self.house.start(*self.arguments, *overrides, **{**self.environment, **extra})
+        process = self.house.start(*self.arguments, *overrides, **{**self.environment, **extra})
+        self.started.append(process)
+        return process
+
+    def stop(self) -> None:
+        """SIGKILL to every front door and engine that a failed test left."""
+        for process in self.started:
+            if process.poll() is None:
+                for victim in (*psutil.Process(process.pid).children(recursive=True), process):
+                    victim.kill()
+                process.communicate()
 
     def submissions(self) -> list[dict[str, str]]:
         (path,) = self.house.runs().glob(".engine/*/submitted.jsonl")
