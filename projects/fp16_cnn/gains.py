@@ -30,9 +30,9 @@ def run(members: Sequence[Member]) -> Sequence[Metrics]:
     `compute_off_two` (|log| from the middle of 1.6 to 2.2), `dram_gain` (fully connected layers whose weights no cache
     holds), `network_gain`, `sum_gain` (of all layers' times together), `network_off_sum` (|log| of their ratio),
     `peak_share` (median over convolutions of the speed over the peak), `two_threads` (geometric mean speed-up),
-    `compile_ms` (slowest kernel), `hot_ms`, `cold_ms`, `network_ms`, `noisy`, `drift`.
+    `compile_ms` (slowest kernel), `hot_ms`, `cold_ms`, `network_ms`, `noisy`, `drift`, `available` (0: the CPU cannot).
 
-    A noisy machine leaves only the last two; a precision that the CPU lacks has none of the others.
+    A noisy machine leaves `noisy` and `drift` alone; a precision that the CPU lacks those and `available`.
     """
     first = members[0]
     job = first.inputs["layers"][0]
@@ -42,7 +42,11 @@ def run(members: Sequence[Member]) -> Sequence[Metrics]:
         return [watched for _ in members]
     cells = {cell.label: cell for cell in networks.load(folder, str(first.axes["net"]))}
     lines, found = layers.read(job.folder), machine.load(folder)
-    return [{**watched, **metrics(lines, cells, found, str(member.axes["precision"]))} for member in members]
+    rows: list[Metrics] = []
+    for member in members:
+        made = metrics(lines, cells, found, str(member.axes["precision"]))
+        rows.append({**watched, "available": float(bool(made)), **made})
+    return rows
 
 
 def metrics(

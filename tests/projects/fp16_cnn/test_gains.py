@@ -176,3 +176,9 @@ def test_a_layers_row_shows_what_was_measured_predicted_and_lost(study: dict[str
 def test_an_unknown_layer_is_named(study: dict[str, list[JobRef]]) -> None:
     with pytest.raises(Exception, match="unknown layer '512>512 14x14'"):
         attribution.run([member(study, layer="512>512 14x14")])
+
+
+def test_a_precision_that_the_cpu_lacks_says_so_and_nothing_else(study: dict[str, list[JobRef]]) -> None:
+    half, native = gains.run([member(study, precision=name) for name in ("bf16", "f16")])
+    assert half["available"] == 1.0 and "network_gain" in half
+    assert native == {"noisy": 0.0, "drift": 0.01, "available": 0.0}
