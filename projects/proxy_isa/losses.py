@@ -15,6 +15,7 @@ from projects.proxy_isa.loss import ProxyISA
 from projects.proxy_isa.weights import Rule, rule_of
 
 OPTIMISER = ("lr", "proxy_lr")  # tuned for every loss, and no option of it
+PROXIES = {"soft_triple": "centers", "proxy_gml": "per_class"}
 REMEMBERED = 55_000 / (100 * 5_864)  # as released: of the samples seen in 100 epochs of CUB-200-2011
 
 
@@ -25,7 +26,8 @@ def build(
 
     Args:
         cfg: sections `loss` (`name`; `memory`, a share of the training images that a rival remembers across batches
-            from `memory_start` of the steps on), `rule` (of Proxy-ISA, see `rule`) and `net` (`dim`).
+            from `memory_start` of the steps on; `proxies` of a class, where a rival has several), `rule` (of Proxy-ISA,
+            see `rule`) and `net` (`dim`).
         tuned: values by name; those of `OPTIMISER` are not the loss's.
         classes: C.
         per_class: mean number of images a class.
@@ -42,7 +44,9 @@ def build(
         images, section = classes * per_class, cfg["loss"]
         memory = round(float(section["memory"]) * images)
         start = round(float(section["memory_start"]) * steps)
-        given = {"name": name, "memory": memory, "memory_start": start}
+        given: dict[str, Any] = {"name": name, "memory": memory, "memory_start": start}
+        if section["proxies"] is not None and name in PROXIES:
+            given[PROXIES[name]] = int(section["proxies"])
         return rivals.build(given | options, classes, dim)
     return ProxyISA(classes, dim, rule(cfg, options, classes, per_class, steps), seed)
 

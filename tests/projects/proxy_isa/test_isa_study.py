@@ -172,6 +172,15 @@ def test_a_rival_remembers_a_share_of_the_images() -> None:
     assert isinstance(loss, CrossBatch) and (len(loss.ring.labels), loss.start) == (24, 5)
 
 
+@pytest.mark.parametrize(("name", "published"), [("soft_triple", 10), ("proxy_gml", 12), ("proxy_anchor", 1)])
+def test_proxies_of_a_class(name: str, published: int) -> None:
+    for wanted in (None, 3):
+        loss = losses.build(config(loss={"name": name, "proxies": wanted}), {}, 6, 8.0, 50, 3)
+        (proxies,) = loss.parameters()
+        each = published if wanted is None or published == 1 else wanted
+        assert sorted(proxies.shape) == sorted((6 * each, 8))
+
+
 def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
