@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from common.metrics.copies import Distinct, distinct, grouped
-from common.metrics.flat import Flat
+from common.metrics.flat import QUERIES, Flat
 from common.metrics.similarity import error_bound, exact, lengths, originals, rows_of
 
 SIMILARITIES = 2**24
@@ -103,8 +103,9 @@ def rankings(
     size = max(1, len(x) // (GROUPS * search.k))
     shape = size, -(-len(x) // size)
     buffer = x.new_empty(0)
-    for start in range(0, count, chunk):
-        rows = torch.arange(start, min(start + chunk, count), device=x.device)
+    step = max(chunk, QUERIES) if faiss else chunk
+    for start in range(0, count, step):
+        rows = torch.arange(start, min(start + step, count), device=x.device)
         if flat is not None:
             index, product, complete = flat.nearest(
                 search.queries[rows], search.hidden[rows], search.error[rows]
@@ -113,12 +114,12 @@ def rankings(
                 at = some - start
                 yield _rank(search, some, index[at], product[at])
             rows = rows[~complete]
-        if len(rows):
+        for some in rows_of(rows, chunk):
             if not len(buffer):
                 buffer = x.new_full((chunk, size * shape[1]), -torch.inf)
-            torch.mm(search.queries[rows], x.t(), out=buffer[: len(rows), : len(x)])
-            hide(buffer, search.hidden[rows])
-            yield from _chunk(search, rows, buffer[: len(rows)].view(-1, *shape), k)
+            torch.mm(search.queries[some], x.t(), out=buffer[: len(some), : len(x)])
+            hide(buffer, search.hidden[some])
+            yield from _chunk(search, some, buffer[: len(some)].view(-1, *shape), k)
 
 
 def _search(queries: Side, references: Side, own: Int[Tensor, " q"], k: int) -> _Search:
