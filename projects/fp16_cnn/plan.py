@@ -17,6 +17,7 @@ from common.files import read_json, write_json
 from projects.fp16_cnn import cpu, planning, subjects
 from projects.fp16_cnn.planner import check_budget
 from projects.fp16_cnn.planning import METRICS, Measured, Planned
+from projects.fp16_cnn.program import Fallback
 from projects.fp16_cnn.subjects import Subject
 from projects.fp16_cnn.timetable import Effort
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         subject = find(given.model, given.images, given.size)
-        print(f"{subject.words}; {cpu.announce()}")
+        print("\n".join([f"{subject.words}; {cpu.announce()}", *by_torch(subject)]))
         effort = Effort(given.rounds, 0.01, not given.untuned)
         if given.run is not None:
             run_saved(subject, given.run, given.batch, effort)
@@ -59,6 +60,12 @@ def find(model: str, images: int, size: int) -> Subject:
     return subjects.random(model, 0, images, size)
 
 
+def by_torch(subject: Subject) -> list[str]:
+    """A line that names the operators without a kernel, if there are any."""
+    names = [f"{node.name} ({node.operator})" for node in subject.program.nodes if isinstance(node, Fallback)]
+    return [f"no kernel, run by torch in fp32 in every plan: {', '.join(names)}"] if names else []
+
+
 def plan(
     subject: Subject, model: str, budget: float, metric: str, batch: int, effort: Effort, save: Path | None
 ) -> None:
@@ -74,17 +81,29 @@ def plan(
         raise BadInputError(f"--save {save}: there is no folder {save.absolute().parent}.")
     planned = planning.make(subject, planning.problem_of(subject, batch, effort), metric, budget)
     measured = planning.measure(subject, planned.plans, batch, effort)
-    print("\n".join([*_layers(planned), "", *_summary(planned, measured, batch, len(subject.held))]))
+    own = measured["planned"]
+    lines = [*_layers(planned), "", *_summary(planned, measured, batch, len(subject.held))]
+    print("\n".join([*lines, *overrun(own, metric, budget)]))
     if metric == "agreement":
         print(
             f"A budget of {budget:g} changed answers corresponds to a relative error of {planned.limit:.3g}."
         )
     if save is not None:
-        own = measured["planned"]
         record = {"model": model, "metric": metric, "budget": budget, "batch": batch, "cpu": cpu.cpu_name()}
         record |= {"plan": planned.plans["planned"], "predicted": _predicted(planned, "planned")}
         write_json(save, record | {"measured": vars(own)})
         print(f"saved {save}; run it with --run {save}")
+
+
+def overrun(own: Measured, metric: str, budget: float) -> list[str]:
+    """What to say where held-out images use more than the budget; nothing where they do not."""
+    used = own.error if metric == "error" else 1 - own.agreement
+    if used <= budget:
+        return []
+    return [
+        f"On these images the plan uses {used / budget:.2f} of its budget: errors are predicted from other images, as "
+        f"if layers were independent. A budget of {budget**2 / used:.2g} leaves room for that."
+    ]
 
 
 def run_saved(subject: Subject, path: Path, batch: int, effort: Effort) -> None:
@@ -131,7 +150,7 @@ def _measured_lines(
 ) -> list[str]:
     lines = [
         f"batch {batch}, one thread; errors and agreement with fp32 on {images} images that no choice was made from",
-        f"{'':14s} {'ms':>9s} {'gain':>6s} {'error':>9s} {'agree':>7s}   predicted: ms, error, agree",
+        f"{'':14s} {'ms':>9s} {'gain':>6s} {'error':>9s} {'agree':>7s}   predicted: ms of layers and copies, error, agree",
     ]
     f32 = measured["f32"].seconds
     for name in (name for name in ORDER if name in measured):

@@ -70,6 +70,7 @@ def test_coarse_weights_have_so_many_bits() -> None:
         layer.weight.copy_(torch.tensor([1.3, -0.7, 3.6, 0.0])[:, None, None, None])
     program = accuracy.coarse(import_model(layer, torch.zeros(1, 1, 2, 2)), 1)
     assert program.layers[0].weight.flatten().tolist() == [1.5, -0.75, 4.0, 0.0]
+    assert layer.bias is not None and program.layers[0].bias is not None
     torch.testing.assert_close(program.layers[0].bias, layer.bias.detach())
 
 

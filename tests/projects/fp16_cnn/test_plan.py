@@ -166,12 +166,28 @@ def test_the_command_plans_saves_and_runs_a_users_network(
     saved = json.loads(kept.read_text())
     assert set(saved["plan"]) == {"0", "3"} and saved["metric"] == "agreement"
     assert plan.main([model, "--run", str(kept), *quick]) == 0
-    assert "predicted: ms" in capsys.readouterr().out
+    assert "predicted: ms of layers" in capsys.readouterr().out
     subject = plan.find(model, 4, 224)
     assert execute.logits(subject.program, saved["plan"], subject.held).shape == (3, 4)
     kept.write_text(json.dumps({"plan": {"conv9": "f16s"}}))
     assert plan.main([model, "--run", str(kept), *quick]) == 2
     assert "unknown layer 'conv9'" in capsys.readouterr().err
+
+
+def test_operators_that_torch_runs_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN.replace("nn.ReLU()", "nn.GELU()"))
+    (line,) = plan.by_torch(plan.find(f"{file}:build", 4, 224))
+    assert "run by torch" in line and "gelu" in line
+
+
+def test_a_budget_that_held_out_images_exceed_is_told() -> None:
+    own = planning.Measured(error=0.02, agreement=0.75, seconds=1.0)
+    assert plan.overrun(own, "error", 0.02) == [] and plan.overrun(own, "agreement", 0.25) == []
+    (line,) = plan.overrun(own, "error", 0.01)
+    assert "uses 2.00 of its budget" in line and "A budget of 0.005 leaves room" in line
+    (line,) = plan.overrun(own, "agreement", 0.1)
+    assert "uses 2.50 of its budget" in line
 
 
 @pytest.mark.parametrize(
