@@ -74,7 +74,7 @@ def test_what_abci_refuses_is_refused_with_its_words(
     row = replace(site("abci3"), account=new.strip()) if old == " -P" else site("abci3")
     script = tmp_path / "job.sh"
     text = script_for(launch_of("abci3"), Ask("a-0", seconds=3600)).replace(
-        "/home/user/rethesis", str(tmp_path)
+        "/gs/user/rethesis", str(tmp_path)
     )
     script.write_text(text.replace("exec python", "exec sleep 30 #").replace(old, new))
     if message:
@@ -139,9 +139,7 @@ def test_ctrl_c_leaves_no_orphan_and_a_dead_server_is_no_verdict(
 
 def test_a_job_starts_in_its_folder_with_its_node_file(commands: dict[str, str], tmp_path: Path) -> None:
     ask = Ask("a-0", seconds=60, nodes=2, processes=2, gpus=2)
-    text = script_for(launch_of("abci3", node_class="rt_HF"), ask).replace(
-        "/home/user/rethesis", str(tmp_path)
-    )
+    text = script_for(launch_of("abci3", node_class="rt_HF"), ask).replace("/gs/user/rethesis", str(tmp_path))
     start = text.index("exec mpirun")
     (tmp_path / "job.sh").write_text(text[:start] + f"exec cp $PBS_NODEFILE {tmp_path}/nodes\n")
     subprocess.run(

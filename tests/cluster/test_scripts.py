@@ -64,9 +64,7 @@ def test_the_deadline_is_the_walltime_and_signals_reach_every_program(tmp_path: 
     )
     program.chmod(0o755)
     script = tmp_path / "job.sh"
-    script.write_text(
-        text.replace("/home/user/rethesis", str(tmp_path)).replace("python -m", f"{program} -m")
-    )
+    script.write_text(text.replace("/gs/user/rethesis", str(tmp_path)).replace("python -m", f"{program} -m"))
     with subprocess.Popen(["bash", str(script)]) as shell:
         while not all(
             (tmp_path / f"log{n}").is_file() and (tmp_path / f"log{n}").read_text() for n in (0, 1)
@@ -98,7 +96,7 @@ def test_staging_copies_whole_or_fails(tmp_path: Path) -> None:
     text = script_for(launch_of("slurm", stage_data=True), Ask("a-0", seconds=60))
     script = tmp_path / "job.sh"
     script.write_text(
-        text.replace("/home/user/rethesis", str(tmp_path)).replace(
+        text.replace("/gs/user/rethesis", str(tmp_path)).replace(
             "exec python -m common.study.job runs/0", "exec find $RETHESIS_DATA -name x"
         )
     )

@@ -12,7 +12,7 @@ from common.cluster.profile import Profile, profile
 from common.cluster.script import Ask, render
 
 ROOT = Path(__file__).resolve().parents[2]
-HOME = Path("/home/user/rethesis")
+HOME = Path("/gs/user/rethesis")
 
 
 def section(name: str, **changes: Any) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 #PBS -l select=1:ncpus=8:mem=32000mb:ngpus=1:mpiprocs=1:ompthreads=8
 #PBS -l walltime=02:00:00
 #PBS -j oe
-#PBS -o /home/user/rethesis/log0.scheduler
+#PBS -o /gs/user/rethesis/log0.scheduler
 #PBS -m n
 #PBS -r y
 #PBS -S /bin/bash
 
-cd /home/user/rethesis || exit 1
+cd /gs/user/rethesis || exit 1
 export RETHESIS_DEADLINE=$(($(date +%s) + 7200)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=8 PYTHONUNBUFFERED=1
-export RETHESIS_DATA=/home/user/rethesis/data
-exec python -m common.study.job runs/0 >>/home/user/rethesis/log0 2>&1
+export RETHESIS_DATA=/gs/user/rethesis/data
+exec python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1

@@ -4,13 +4,13 @@
 #$ -l h_rt=24:00:00
 #$ -l s_rt=23:58:00
 #$ -j y
-#$ -o /home/user/rethesis/log0
+#$ -o /gs/user/rethesis/log0
 #$ -r y
 #$ -S /bin/bash
 
-cd /home/user/rethesis || exit 1
+cd /gs/user/rethesis || exit 1
 export RETHESIS_DEADLINE=$(($(date +%s) + 86400)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=8 PYTHONUNBUFFERED=1
-export RETHESIS_DATA=/home/user/rethesis/data
+export RETHESIS_DATA=/gs/user/rethesis/data
 export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + $$ % 20000))
-exec mpirun -n 8 --map-by ppr:4:node -x MASTER_ADDR -x MASTER_PORT -x RETHESIS_DEADLINE -x RETHESIS_MARGIN -x OMP_NUM_THREADS -x RETHESIS_DATA python -m common.study.job runs/0 >>/home/user/rethesis/log0 2>&1
+exec mpirun -n 8 --map-by ppr:4:node -x MASTER_ADDR -x MASTER_PORT -x RETHESIS_DEADLINE -x RETHESIS_MARGIN -x OMP_NUM_THREADS -x RETHESIS_DATA python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1

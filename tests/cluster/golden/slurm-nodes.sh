@@ -7,13 +7,13 @@
 #SBATCH --mem=400000M
 #SBATCH --time=24:00:00
 #SBATCH --signal=USR1@60
-#SBATCH --output=/home/user/rethesis/log0
+#SBATCH --output=/gs/user/rethesis/log0
 #SBATCH --open-mode=append
 #SBATCH --requeue
 
-cd /home/user/rethesis || exit 1
+cd /gs/user/rethesis || exit 1
 export RETHESIS_DEADLINE=$(($(date +%s) + 86400)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=8 PYTHONUNBUFFERED=1
-export RETHESIS_DATA=/home/user/rethesis/data
+export RETHESIS_DATA=/gs/user/rethesis/data
 export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + $$ % 20000))
-exec srun --kill-on-bad-exit=1 -n 8 --ntasks-per-node=4 python -m common.study.job runs/0 >>/home/user/rethesis/log0 2>&1
+exec srun --kill-on-bad-exit=1 -n 8 --ntasks-per-node=4 python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1

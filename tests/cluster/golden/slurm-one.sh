@@ -6,12 +6,12 @@
 #SBATCH --mem=2000M
 #SBATCH --time=01:00:00
 #SBATCH --signal=B:USR1@60
-#SBATCH --output=/home/user/rethesis/log0
+#SBATCH --output=/gs/user/rethesis/log0
 #SBATCH --open-mode=append
 #SBATCH --requeue
 
-cd /home/user/rethesis || exit 1
+cd /gs/user/rethesis || exit 1
 export RETHESIS_DEADLINE=$(($(date +%s) + 3600)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
-export RETHESIS_DATA=/home/user/rethesis/data
-exec python -m common.study.job runs/0 >>/home/user/rethesis/log0 2>&1
+export RETHESIS_DATA=/gs/user/rethesis/data
+exec python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1

@@ -3,12 +3,12 @@
 #$ -l cpu_4=1
 #$ -l h_rt=01:00:00
 #$ -j y
-#$ -o /home/user/rethesis/log0
+#$ -o /gs/user/rethesis/log0
 #$ -r y
 #$ -S /bin/bash
 
-cd /home/user/rethesis || exit 1
+cd /gs/user/rethesis || exit 1
 export RETHESIS_DEADLINE=$(($(date +%s) + 3600)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
-export RETHESIS_DATA=/home/user/rethesis/data
-exec python -m common.study.job runs/0 >>/home/user/rethesis/log0 2>&1
+export RETHESIS_DATA=/gs/user/rethesis/data
+exec python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1

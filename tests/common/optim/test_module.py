@@ -19,7 +19,16 @@ STEPS = 12
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("trainings")
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.common.optim.trainee", str(folder)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:The `srun` command is available:UserWarning",
+            "-m",
+            "tests.common.optim.trainee",
+            str(folder),
+        ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,

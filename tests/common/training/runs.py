@@ -22,7 +22,15 @@ class Runs:
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.server = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.common.training.trainee"],
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-W",
+                "ignore:The `srun` command is available:UserWarning",
+                "-m",
+                "tests.common.training.trainee",
+            ],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
