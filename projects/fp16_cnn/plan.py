@@ -150,7 +150,7 @@ def _measured_lines(
 ) -> list[str]:
     lines = [
         f"batch {batch}, one thread; errors and agreement with fp32 on {images} images that no choice was made from",
-        f"{'':14s} {'ms':>9s} {'gain':>6s} {'error':>9s} {'agree':>7s}   predicted: ms of layers and copies, error, agree",
+        f"{'':14s} {'ms':>9s} {'gain':>6s} {'error':>9s} {'agree':>7s}   predicted: ms of layers, error, agree",
     ]
     f32 = measured["f32"].seconds
     for name in (name for name in ORDER if name in measured):
