@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -276,6 +277,22 @@ def test_values_can_be_read_by_pointer_and_by_key(browser: Browser, site: Path) 
     for kind in ("keyDown", "keyUp"):
         browser.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight")
     assert browser.js("document.getElementById('reading').textContent") != reading
+    assert_quiet(browser)
+
+
+def test_a_table_of_results_can_be_sorted(browser: Browser, site: Path) -> None:
+    browser.open((site / PAGES[1]).as_uri())
+    table = "document.querySelector('#results ~ details table')"
+    browser.js(f"{table}.closest('details').open = true")
+    column = f"[...{table}.tBodies[0].rows].map(row => row.cells[row.cells.length - 1].textContent)"
+    before, head = browser.js(column), f"{table}.tHead.rows[0].cells[{table}.tHead.rows[0].cells.length - 1]"
+    browser.js(f"{head}.click()")
+    up = browser.js(column)
+    numbers = [float(re.match(r"[\d.]+", text)[0]) for text in up]  # type: ignore[index]
+    assert sorted(before) == sorted(up) and numbers == sorted(numbers)
+    browser.js(f"{head}.click()")
+    assert [float(re.match(r"[\d.]+", text)[0]) for text in browser.js(column)] == numbers[::-1]  # type: ignore[index]
+    assert browser.js(f"{head}.getAttribute('aria-sort')") == "descending"
     assert_quiet(browser)
 
 
