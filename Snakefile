@@ -1,7 +1,6 @@
 # The pipeline engine's entry: it starts processes in order. What to run was decided by common.study (tasks.json);
 # whether a job succeeded is decided by its DONE file alone, so .snakemake/ may be deleted at any time.
 import json
-import sys
 
 with open(config["tasks"]) as file:
     PLAN = json.load(file)
@@ -31,11 +30,11 @@ for stage, resources in PLAN["stages"].items():
             # one program on this machine; for a scheduler several may share a job
             programs=lambda wildcards: " -- ".join(" ".join(one) for one in PLAN["tasks"][wildcards.task]["programs"]),
             log=lambda wildcards: f"{ENGINE}/logs/{wildcards.task}.log",
-            python=sys.executable,
+            start=resources["start"],
         threads: resources["threads"]
         resources:
             mem_mb=resources["memory_mb"],
             gpus=resources["gpus"],
             nodes=resources["nodes"],
         shell:
-            "{params.python} -m common.study.job {params.programs} > {params.log} 2>&1 && touch {output}"
+            "{params.start} -m common.study.job {params.programs} > {params.log} 2>&1 && touch {output}"

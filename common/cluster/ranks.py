@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from common.errors import BadInputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ TABLE = (
 HOST_FILES = ("PBS_NODEFILE", "PE_HOSTFILE", "PJM_O_NODEINF")  # one host a line, the first word of it
 HOSTS = ("MASTER_ADDR", "SLURM_LAUNCH_NODE_IPADDR")
 JOB_IDS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID", "PJM_JOBID")
+STRATEGY = "RETHESIS_STRATEGY"
 PORTS = (20000, 20000)  # the first, and how many
 
 
@@ -64,6 +68,18 @@ class Place:
     node: int = 0
     starter: str = "none"
 
+    def share(self, batch: Sequence[T]) -> list[T]:
+        """This process's part of a batch that all of them know: the entries rank, rank + size, rank + 2 size, ...
+
+        Raises:
+            BadInputError: the parts would not be equal; gradients are averaged with equal weight.
+        """
+        if len(batch) % self.size:
+            raise BadInputError(
+                f"a batch of {len(batch)} cannot be shared by {self.size} processes; make it a multiple."
+            )
+        return list(batch[self.rank :: self.size])
+
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
     """This process's place; alone when no starter says otherwise.
@@ -81,6 +97,11 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
             )
         return Place(rank, size, local, _node(environment, row, rank, local), row.starter)
     return Place()
+
+
+def strategy(environment: Mapping[str, str] = os.environ) -> str:
+    """How the processes of a training work together (``parallel.strategy`` of the configuration)."""
+    return environment.get(STRATEGY) or "ddp"
 
 
 def address(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:

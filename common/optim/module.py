@@ -30,6 +30,8 @@ class SharpnessModule(pl.LightningModule):
         settings: rule, rho, batches.
     """
 
+    averages_gradients = True  # over processes, see common.optim.devices
+
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.automatic_optimization = False

@@ -20,6 +20,7 @@ from common.errors import RethesisError
 from common.files import read_json, write_json
 from common.study import batch
 from common.study.launch import Pack, packed
+from common.study.model import Resources
 from common.study.store import write_spec
 from common.study.tasks import Task
 from common.tracking.provenance import usable_cores
@@ -114,9 +115,10 @@ def write_plan(
     stages = {
         task.stage: {
             "threads": _threads(task, launch),
-            "memory_mb": int(task.jobs[0].stage.resources.memory_gb * 1000),
-            "gpus": task.jobs[0].stage.resources.gpus,
-            "nodes": task.jobs[0].stage.resources.nodes,
+            "memory_mb": int(task.jobs[0].resources.memory_gb * 1000),
+            "gpus": task.jobs[0].resources.gpus,
+            "nodes": task.jobs[0].resources.nodes,
+            "start": shlex.join(_start(task.jobs[0].resources)),
         }
         for task in tasks
     }
@@ -131,7 +133,16 @@ def _threads(task: Task, launch: Mapping[str, Any]) -> int:
     """Cores that a process occupies; on this machine a measurement has all, so that nothing runs beside it."""
     if task.alone and launch["executor"] == "local":
         return cores(launch)
-    return int(task.jobs[0].parts["environment"]["threads"])
+    threads = int(task.jobs[0].parts["environment"]["threads"])
+    return threads * (task.jobs[0].resources.processes if launch["executor"] == "local" else 1)
+
+
+def _start(resources: Resources) -> list[str]:
+    """How the interpreter is started on this machine: torchrun for several processes of one training."""
+    if resources.processes == 1:
+        return [sys.executable]
+    processes = ["--nproc-per-node", str(resources.processes)]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", *processes]
 
 
 def _planned(pack: Pack, scale: str, root: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from common.cluster.ranks import place
+from common.cluster.ranks import STRATEGY, place
 from common.errors import (
     DISK_FULL,
     EXIT_OTHER,
@@ -85,7 +85,7 @@ def run(folders: Sequence[Path], root: Path = ROOT) -> None:
         RethesisError: what the stage function raised.
     """
     specs = [read_json(folder / SPEC) for folder in folders]
-    _set_threads(int(specs[0]["threads"]))
+    _set_environment(specs[0])
     members = [_member(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     records = [_start(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     results = _call(specs, members)
@@ -108,7 +108,7 @@ def follow(folders: Sequence[Path], root: Path = ROOT) -> int:
             outs = [Path(name) / str(number) for number in range(len(folders))]
             for out in outs:
                 out.mkdir()
-            _set_threads(int(specs[0]["threads"]))
+            _set_environment(specs[0])
             _call(specs, [_member(spec, out, root) for spec, out in zip(specs, outs, strict=True)])
         except StoppedError:
             return EXIT_STOPPED
@@ -158,9 +158,11 @@ def _start(spec: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
     return record
 
 
-def _set_threads(threads: int) -> None:
+def _set_environment(spec: Mapping[str, Any]) -> None:
+    threads = int(spec["threads"])
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+    os.environ[STRATEGY] = spec["parts"]["environment"].get("strategy", "ddp")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 

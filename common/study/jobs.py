@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import BadInputError, unknown
+from common.study import parallel
 from common.study.config import ROOT, flatten, lookup
 from common.study.fingerprint import code_hashes, environment, short
-from common.study.model import AxisValue, Need, Stage, Study
+from common.study.model import AxisValue, Need, Resources, Stage, Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Job:
         inputs: producer stage -> its jobs, sorted by axes.
         parts: what the fingerprint is made of, for `make why`.
         fingerprint: 16 hex digits; the folder's name.
+        resources: those of the stage, with the processes and devices of the configuration.
         role: "study", or "validation" for the seeds that choices are made on.
         minutes: estimate for one process.
         megabytes: estimate for the folder.
@@ -40,6 +42,7 @@ class Job:
     inputs: Mapping[str, Sequence[Job]]
     parts: Mapping[str, Any]
     fingerprint: str
+    resources: Resources
     role: str
     minutes: float
     megabytes: float
@@ -157,7 +160,8 @@ def _job(
         "code": code_hashes(tuple(name.partition(":")[0] for name in _code(stage, axes)), root),
         "run": list(_code(stage, axes)),
         "inputs": {name: [job.fingerprint for job in jobs] for name, jobs in inputs.items()},
-        "environment": environment(study.packages, str(cfg["device"]), int(cfg["threads"])),
+        "environment": environment(study.packages, str(cfg["device"]), int(cfg["threads"]))
+        | (parallel.words(cfg) if stage.parallel else {}),
         "data": _call(stage.data)(config) if stage.data else "",
         "host": _cpu() if stage.measures_host else "",
     }
@@ -170,6 +174,7 @@ def _job(
         inputs=inputs,
         parts=parts,
         fingerprint=short({"stage": stage.name, **parts}),
+        resources=parallel.resources(stage, cfg),
         role="study" if axes.get("seed", None) is None or axes["seed"] in study_seeds else "validation",
         minutes=float(merged["minutes"].get(stage.name, 1.0)),
         megabytes=float(merged["megabytes"].get(stage.name, 1.0)),

@@ -51,7 +51,8 @@ def packed(tasks: Sequence[Task], launch: Mapping[str, Any]) -> list[Pack]:
     chunks: list[list[Task]] = []
     for group in stages.values():
         stage = group[0].jobs[0].stage
-        alone = stage.measures_host or stage.resources.gpus or stage.resources.nodes > 1
+        resources = group[0].jobs[0].resources
+        alone = stage.measures_host or resources.gpus or resources.nodes * resources.processes > 1
         size = 1 if alone else chosen.pack
         chunks += [group[start : start + size] for start in range(0, len(group), size)]
     owner = {task.name: _name(chunk) for chunk in chunks for task in chunk}
@@ -65,17 +66,17 @@ def packed(tasks: Sequence[Task], launch: Mapping[str, Any]) -> list[Pack]:
 def ask(chosen: Profile, tasks: Sequence[Task]) -> script.Ask:
     """What a job of these tasks asks for; its walltime is the longest task's estimate with slack, within limits."""
     job = tasks[0].jobs[0]
-    resources = job.stage.resources
+    resources = job.resources
     wanted = max(task.minutes for task in tasks) * 60 * chosen.slack
     seconds = math.ceil(wanted / ROUND) * ROUND
     return script.Ask(
         name=_name(tasks),
         seconds=chosen.walltime or min(max(seconds, chosen.shortest), chosen.longest),
         nodes=resources.nodes,
-        processes=max(1, resources.gpus),
+        processes=max(resources.processes, resources.gpus),
         gpus=resources.gpus,
         threads=int(job.parts["environment"]["threads"]),
-        memory_gb=resources.memory_gb * len(tasks),
+        memory_gb=resources.memory_gb * max(len(tasks), resources.processes),
         pack=len(tasks),
     )
 

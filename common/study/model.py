@@ -14,11 +14,12 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Resources:
-    """What one process of a stage asks of the machine beside its threads (memory in GB)."""
+    """What a job of a stage asks of the machine beside its threads: memory in GB; devices and processes a node."""
 
     memory_gb: float = 2.0
     gpus: int = 0
     nodes: int = 1
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Stage:
         arms: axis -> value -> ``"module:name"``, the code of each arm. Only these modules, and the run
             module's own imports, make up the code part of a job's fingerprint.
         config: top-level config sections handed to the function, and hashed.
-        resources: per process.
+        resources: of a job.
+        parallel: whether its training may have several processes, see `parallel` in configs/config.yaml.
         stacked: an axis of which up to eight values share one process.
         measures_host: the CPU model enters the fingerprint (timings).
         data: ``"module:function"``, cfg -> digest of the data set on disk; empty for generated data.
@@ -64,6 +66,7 @@ class Stage:
     arms: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     config: tuple[str, ...] = ()
     resources: Resources = Resources()
+    parallel: bool = False
     stacked: str | None = None
     measures_host: bool = False
     data: str = ""

@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from common.cluster.ranks import Place, place
 from common.training import stop
 from common.training.seeds import generator
 
@@ -31,7 +32,13 @@ class StepData(pl.LightningDataModule):
     Args:
         steps: steps of the whole training.
         chunk: steps that one batch stands for; stop flag and checkpoints are looked at between batches.
+
+    Attributes:
+        divides: whether ``train_dataloader`` passes its batches through ``shared``; a training on several processes
+            needs it.
     """
+
+    divides = False
 
     def __init__(self, steps: int, chunk: int = 1) -> None:
         super().__init__()
@@ -112,6 +119,29 @@ class StepSampler(Sampler[list[Key]]):
             yield [(step, int(i)) for i in order[at * self.batch : (at + 1) * self.batch]]
 
 
+def shared(batches: Sampler[list[Key]], here: Place | None = None) -> Sampler[list[Key]]:
+    """The batches themselves, or of each of them this process's part where a training runs on several processes.
+
+    Args:
+        batches: the whole ones, the same in every process.
+        here: this process's place, by default what its starter says.
+    """
+    here = here or place()
+    return batches if here.size == 1 else _Shares(batches, here)
+
+
+class _Shares(Sampler[list[Key]]):
+    def __init__(self, batches: Sampler[list[Key]], here: Place) -> None:
+        self.batches, self.here = batches, here
+
+    def __len__(self) -> int:
+        return len(self.batches)  # pyright: ignore[reportArgumentType]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for batch in self.batches:
+            yield self.here.share(batch)
+
+
 class Keyed(Dataset[Any]):
     """A map-style data set for ``StepSampler``: sample `index`, augmented by the generator of (seed, step, index).
 
@@ -130,7 +160,9 @@ class Keyed(Dataset[Any]):
         return self.augment(sample, generator(self.seed, "augment", step, index)) if self.augment else sample
 
 
-def loader(samples: Dataset[Any], sampler: StepSampler, workers: int = 0, **options: Any) -> DataLoader[Any]:
+def loader(
+    samples: Dataset[Any], sampler: Sampler[list[Key]], workers: int = 0, **options: Any
+) -> DataLoader[Any]:
     """A DataLoader whose worker processes outlive the stop signals.
 
     A scheduler signals the whole process group, and torch lets a worker die of SIGTERM, which would end the

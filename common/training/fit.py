@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.utils import deterministic
 
 from common.errors import BadInputError, StoppedError
 from common.training import checkpoint, stop
 from common.training.data import StepData
-from common.training.guards import FiniteGuard
-from common.training.keeper import HasJournals, Journal, Keeper, Record
+from common.training.keeper import HasJournals, Journal, Record
+from common.training.parallel import Alone, team
 
 CHECKPOINTS = "checkpoints"
 
@@ -47,6 +46,8 @@ def fit(
     arrays and plain containers; (3) its append-only files are named by ``journals()``. These are already cut
     when ``on_load_checkpoint`` is called, and empty on a fresh start: fill them in steps only.
 
+    Where several processes were started for the job (common.cluster.ranks), all of them call it, and train together.
+
     Args:
         module: automatic or manual optimisation; a step is one ``training_step``.
         data: the batches.
@@ -64,42 +65,47 @@ def fit(
     Raises:
         StoppedError: stop flag, deadline or full disk; a checkpoint is there, the same call continues.
         NonFiniteError: loss, gradient or weight; the state before is kept.
-        BadInputError: folder not writable, device absent, or a checkpoint that is not plain data.
+        BadInputError: folder not writable, device absent, a checkpoint that is not plain data, or a training that
+            several processes cannot share.
     """
-    folder = out / CHECKPOINTS
+    _check(device)
     stop.install()
-    checkpoint.prepare(folder)
     torch.set_num_threads(threads)
-    journals: dict[str, Journal] = {f"history {i}": record for i, record in enumerate(records)}
-    if isinstance(module, HasJournals):
+    where = team(module, data, device)
+    folder = where.folder(out / CHECKPOINTS)
+    shown = tuple(records) if where.first else ()
+    journals: dict[str, Journal] = {f"history {i}": record for i, record in enumerate(shown)}
+    if isinstance(module, HasJournals) and where.first:
         journals |= module.journals()
-    keeper = Keeper(folder, data, tuple(records), journals, identity, checkpoint_steps, checkpoint_seconds)
-    found = checkpoint.newest(folder, keeper.usable)
-    path, state = found or (None, None)
+    keeper = where.keeper(folder, data, shown, journals, identity, checkpoint_steps, checkpoint_seconds)
+    path, state = where.newest(folder, keeper) or (None, None)
     if state is None:
         keeper.afresh()
     else:
         keeper.resume(state)
     with _quiet(), _stops():
-        guards = [FiniteGuard(guard_every)] if guard_every else []
+        guards = [where.guard(guard_every)] if guard_every else []
         files = checkpoint.CheckpointFiles(state)
-        trainer = _trainer([*guards, *callbacks, keeper], files, device, out)
+        trainer = _trainer([*guards, *callbacks, keeper], files, device, folder.parent, where)
         trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        where.end(module)
     keeper.restore_rng()  # where no step was left to do
 
 
-def _trainer(
-    callbacks: list[pl.Callback], files: checkpoint.CheckpointFiles, device: str, out: Path
-) -> pl.Trainer:
+def _check(device: str) -> None:
     if device not in ("cpu", "cuda"):
         raise BadInputError(f"device {device!r} is unknown. Valid: cpu, cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInputError(
             "device is cuda, and torch sees no CUDA device. Set device=cpu or use another machine."
         )
+
+
+def _trainer(
+    callbacks: list[pl.Callback], files: checkpoint.CheckpointFiles, device: str, out: Path, where: Alone
+) -> pl.Trainer:
     trainer = pl.Trainer(
         accelerator=device,
-        devices=1,
         max_epochs=1,
         deterministic=True,
         logger=False,
@@ -110,9 +116,8 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=callbacks,
-        # A scheduler's variables must not add a second handler of signals beside the stop flag.
-        plugins=[files, LightningEnvironment()],
         default_root_dir=out,
+        **where.options(files),
     )
     # Filling every torch.empty with NaN finds bugs; it changes no result and costs small networks dearly.
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""Training on many processes: ``fit`` on all ranks of a job, with one decision at every step boundary.
+"""What ``fit`` needs to know where a training runs: in this process alone, or on all processes of the job.
 
 The batch of a step is the same whatever the number of processes; each takes its share of it. So averaged gradients
 are those of one process up to rounding, and a training may be continued on another number of processes; it ends with
@@ -9,125 +9,186 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
-from torch.utils import deterministic
-from torch.utils.data import Sampler
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+from torch import Tensor, nn
+from typing_extensions import override
 
 from common.cluster.environment import StartedElsewhere
-from common.cluster.ranks import Place, address, place
-from common.errors import BadInputError, StoppedError
-from common.training import checkpoint, fit, stop
-from common.training.data import Key, StepData
+from common.cluster.ranks import address, place, strategy
+from common.errors import BadInputError, StoppedError, unknown
+from common.training import checkpoint, stop
+from common.training.data import StepData
 from common.training.guards import FiniteGuard
-from common.training.keeper import OWN, PROGRESS_SECONDS, HasJournals, Journal, Keeper, Record
+from common.training.keeper import OWN, PROGRESS_SECONDS, Keeper
 from common.training.seeds import stream
+from common.training.sharded import Sharded
+
+STRATEGIES = ("ddp", "fsdp")
 
 
-class Shares(Sampler[list[Key]]):
-    """Of each batch of a sampler the keys ``rank, rank + size, rank + 2 size, ...``.
+class Alone:
+    """A training in one process."""
+
+    keeper: type[Keeper] = Keeper
+    guard: type[FiniteGuard] = FiniteGuard
+    first = True  # whether this process writes
+
+    def folder(self, path: Path) -> Path:
+        """Where the checkpoints are, ready to be written to.
+
+        Raises:
+            BadInputError: it cannot be written.
+        """
+        checkpoint.prepare(path)
+        return path
+
+    def newest(self, folder: Path, keeper: Keeper) -> tuple[Path, checkpoint.State] | None:
+        """The newest good checkpoint."""
+        return checkpoint.newest(folder, keeper.usable)
+
+    def options(self, files: checkpoint.CheckpointFiles) -> dict[str, Any]:
+        """Of the Trainer."""
+        # A scheduler's variables must not add a second handler of signals beside the stop flag.
+        return {"devices": 1, "plugins": [files, LightningEnvironment()]}
+
+    def end(self, module: pl.LightningModule) -> None:
+        """Leave the module as one process would."""
+
+
+class Team(Alone):
+    """A training on all processes of the job, which this joins. Every process makes it, and makes the same calls.
+
+    The stop flag of any process stops all at the same step, by one all-reduce a step, which also decides when a
+    checkpoint is due. Rank 0 alone writes, into its own folder.
 
     Args:
-        batches: the whole batches, the same on every rank.
-        here: this process's place.
-    """
-
-    def __init__(self, batches: Sampler[list[Key]], here: Place | None = None) -> None:
-        self.batches, self.here = batches, here or place()
-
-    def __len__(self) -> int:
-        return len(self.batches)  # pyright: ignore[reportArgumentType]
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        """Raise BadInputError when a batch cannot be shared equally: gradients are averaged with equal weight."""
-        for batch in self.batches:
-            if len(batch) % self.here.size:
-                raise BadInputError(
-                    f"a batch of {len(batch)} cannot be shared by {self.here.size} processes; make it a multiple."
-                )
-            yield batch[self.here.rank :: self.here.size]
-
-
-def fit_parallel(
-    module: pl.LightningModule,
-    data: StepData,
-    out: Path,
-    *,
-    records: Sequence[Record] = (),
-    identity: str = "",
-    device: str = "cpu",
-    threads: int = 1,
-    checkpoint_seconds: float = 30.0,
-    checkpoint_steps: int = 0,
-    guard_every: int = 1,
-    callbacks: Sequence[pl.Callback] = (),
-) -> None:
-    """``common.training.fit.fit`` by distributed data parallel on all processes of the job; alone it is ``fit``.
-
-    Every rank calls it. `data` hands each rank its share of a step's batch (``Shares``). Rank 0 alone writes:
-    checkpoints into its own `out`, which the others are told, and `records`. The stop flag of any rank stops all at
-    the same step, by one all-reduce a step, which also decides when a checkpoint is due.
-
-    Args: as of ``fit``.
+        module: what is trained. One with ``averages_gradients`` does so itself (common.optim) and is not wrapped.
+        data: hands each process its share of a batch.
+        device: "cpu" or "cuda".
 
     Raises:
-        StoppedError: as ``fit``, on every rank.
-        NonFiniteError: as ``fit``, on every rank (the averaged gradient shows it to all).
-        BadInputError: as ``fit``; or the job's processes do not fit nodes × devices.
+        BadInputError: the data cannot be shared, the strategy is unknown or not for this module, or the nodes have
+            different numbers of processes.
     """
-    here = place()
-    if here.size == 1:
-        fit.fit(
-            module, data, out, records=records, identity=identity, device=device, threads=threads,
-            checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps, guard_every=guard_every,
-            callbacks=callbacks,
-        )  # fmt: skip
-        return
-    stop.install()
-    torch.set_num_threads(threads)
-    _connect(here, device)
-    folder = Path(_from_first(str((out / fit.CHECKPOINTS).resolve())))
-    keeper = _keeper(module, data, folder, records, identity, checkpoint_steps, checkpoint_seconds)
-    path, state = _newest(folder, keeper, here) or (None, None)
-    if state is None:
-        keeper.afresh()
-    else:
-        keeper.resume(state)
-    guards = [_SharedGuard(guard_every)] if guard_every else []
-    with fit._quiet(), fit._stops():  # pyright: ignore[reportPrivateUsage]
-        trainer = pl.Trainer(
-            accelerator=device, devices=_per_node(here), num_nodes=here.size // _per_node(here),
-            strategy=DDPStrategy(process_group_backend=_backend(device)), max_epochs=1, deterministic=True,
-            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            limit_val_batches=0, num_sanity_val_steps=0, use_distributed_sampler=False,
-            callbacks=[*guards, *callbacks, keeper], default_root_dir=folder.parent,
-            plugins=[checkpoint.CheckpointFiles(state), StartedElsewhere(here)],
-        )  # fmt: skip
-        deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-    keeper.restore_rng()
+
+    def __init__(self, module: pl.LightningModule, data: StepData, device: str) -> None:
+        self.here, self.device = place(), device
+        if not data.divides:
+            raise BadInputError(
+                f"{type(data).__name__} cannot be shared by {self.here.size} processes: this training makes its own "
+                "data or trains several networks at once. Set parallel.processes=1 and parallel.nodes=1."
+            )
+        self.strategy = self._strategy(module)
+        self.keeper, self.guard, self.first = _SharedKeeper, _SharedGuard, self.here.rank == 0
+        self._connect()
+
+    @override
+    def folder(self, path: Path) -> Path:
+        if self.first:
+            checkpoint.prepare(path)
+        return Path(_from_first(str(path.resolve())))
+
+    @override
+    def newest(self, folder: Path, keeper: Keeper) -> tuple[Path, checkpoint.State] | None:
+        """Rank 0 chooses, and removes what is damaged; the others read the same file."""
+        found = checkpoint.newest(folder, keeper.usable) if self.first else None
+        name = _from_first(str(found[0]) if found else "")
+        return (Path(name), checkpoint.read(Path(name))) if name and not self.first else found
+
+    @override
+    def options(self, files: checkpoint.CheckpointFiles) -> dict[str, Any]:
+        each = self._per_node()
+        return {
+            "devices": each,
+            "num_nodes": self.here.size // each,
+            "strategy": self.strategy,
+            "plugins": [files, StartedElsewhere(self.here)],
+        }
+
+    @override
+    def end(self, module: pl.LightningModule) -> None:
+        if isinstance(self.strategy, Sharded):
+            self.strategy.gather()
+
+    def _strategy(self, module: pl.LightningModule) -> Strategy:
+        name = strategy()
+        if name not in STRATEGIES:
+            raise unknown("parallel.strategy", name, STRATEGIES)
+        itself = bool(getattr(module, "averages_gradients", False))
+        if name == "ddp":
+            return (_Unwrapped if itself else DDPStrategy)(process_group_backend=_backend(self.device))
+        if itself or not module.automatic_optimization:
+            raise BadInputError(
+                f"{type(module).__name__} makes its own steps and cannot be sharded: set parallel.strategy=ddp."
+            )
+        return Sharded(module, self.here.size, _backend(self.device))
+
+    def _connect(self) -> None:
+        """Join the job's processes, once a process."""
+        if self.device == "cuda":
+            torch.cuda.set_device(self.here.local_rank)
+        if dist.is_initialized():
+            return
+        host, port = address()
+        dist.init_process_group(
+            _backend(self.device),
+            init_method=f"tcp://{host}:{port}",
+            rank=self.here.rank,
+            world_size=self.here.size,
+        )
+        atexit.register(dist.destroy_process_group)
+
+    def _per_node(self) -> int:
+        nodes: list[Any] = [None] * self.here.size
+        dist.all_gather_object(nodes, self.here.node)
+        counts = {nodes.count(node) for node in nodes}
+        if len(counts) > 1:
+            raise BadInputError(f"nodes with {sorted(counts)} processes: every node needs the same number.")
+        return counts.pop()
+
+
+class _Unwrapped(DDPStrategy):
+    """The processes of DDP without its averaging, for a module that averages its gradients itself."""
+
+    @override
+    def _setup_model(self, model: nn.Module) -> Any:
+        for value in (*model.parameters(), *model.buffers()):
+            dist.broadcast(value.detach(), 0)
+        return model
 
 
 class _SharedKeeper(Keeper):
     """A Keeper whose decisions all ranks make together, and whose checkpoints hold every rank's generators."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._read_back = place().rank > 0  # rank 0 reads for all
+
+    @override
+    def afresh(self) -> None:
+        """Draws inside the network (dropout) are each rank's own."""
+        super().afresh()
+        self._streams_apart()
+
+    @override
     def resume(self, state: checkpoint.State) -> None:
         """Take over rank 0's journals and this rank's generators; of another number of ranks, streams apart."""
         super().resume(state)
-        here, states = place(), state[OWN]["ranks"]
+        here, states = place(), state[OWN].get("ranks", [])
         if len(states) == here.size:
             self._rng = states[here.rank]
         elif here.rank:
             self._rng = None
-            torch.manual_seed(stream(self.saved or 0, "rank", here.rank))
+            self._streams_apart()
 
+    @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -155,6 +216,7 @@ class _SharedKeeper(Keeper):
                 f"stopped after step {done} of {self.data.steps}: {reason}; it continues there."
             )
 
+    @override
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -164,51 +226,23 @@ class _SharedKeeper(Keeper):
         dist.all_gather_object(states, checkpoint[OWN]["rng"])
         checkpoint[OWN]["ranks"] = states
 
+    def _streams_apart(self) -> None:
+        rank = place().rank
+        if rank:
+            torch.manual_seed(stream(self.saved or 0, "rank", rank))
+
 
 class _SharedGuard(FiniteGuard):
     """Looks at the averaged gradient alone: it is not finite on all ranks when it is so on one."""
 
+    @override
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """A loss is one rank's own; raising here would leave the others waiting."""
 
 
-def _keeper(
-    module: pl.LightningModule, data: StepData, folder: Path, records: Sequence[Record], identity: str,
-    every_steps: int, every_seconds: float,
-) -> _SharedKeeper:  # fmt: skip
-    first = place().rank == 0
-    journals: dict[str, Journal] = {f"history {i}": record for i, record in enumerate(records)}
-    if isinstance(module, HasJournals):
-        journals |= module.journals()
-    shown, files = (tuple(records), journals) if first else ((), {})
-    keeper = _SharedKeeper(folder, data, shown, files, identity, every_steps, every_seconds)
-    keeper._read_back = not first  # pyright: ignore[reportPrivateUsage]  # rank 0 reads for all
-    return keeper
-
-
-def _newest(folder: Path, keeper: Keeper, here: Place) -> tuple[Path, checkpoint.State] | None:
-    """Rank 0 chooses, and removes what is damaged; the others read the same file."""
-    found = None
-    if here.rank == 0:
-        checkpoint.prepare(folder)
-        found = checkpoint.newest(folder, keeper.usable)
-    name = _from_first(str(found[0]) if found else "")
-    if here.rank and name:
-        found = Path(name), checkpoint.read(Path(name))
-    return found
-
-
-def _connect(here: Place, device: str) -> None:
-    """Join the job's processes, once a process."""
-    if dist.is_initialized():
-        return
-    if device == "cuda":
-        torch.cuda.set_device(here.local_rank)
-    host, port = address()
-    dist.init_process_group(
-        _backend(device), init_method=f"tcp://{host}:{port}", rank=here.rank, world_size=here.size
-    )
-    atexit.register(dist.destroy_process_group)
+def team(module: pl.LightningModule, data: StepData, device: str) -> Alone:
+    """Where this training runs: with the job's other processes, if a starter says that there are any."""
+    return Alone() if place().size == 1 else Team(module, data, device)
 
 
 def _backend(device: str) -> str:
@@ -219,17 +253,3 @@ def _from_first(text: str) -> str:
     box = [text]
     dist.broadcast_object_list(box)
     return box[0]
-
-
-def _per_node(here: Place) -> int:
-    """Processes of each node.
-
-    Raises:
-        BadInputError: the nodes have different numbers of them.
-    """
-    nodes: list[Any] = [None] * here.size
-    dist.all_gather_object(nodes, here.node)
-    counts = {nodes.count(node) for node in nodes}
-    if len(counts) > 1:
-        raise BadInputError(f"nodes with {sorted(counts)} processes: every node needs the same number.")
-    return counts.pop()

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Sampler
 
 from common.tracking.record import Recorder
-from common.training.data import StepData, StepSampler
+from common.training.data import Key, StepData, StepSampler, shared
 from projects.fp16_cnn.letters import Labelled
 
 EXAMPLES = 400  # images in one pass of an evaluation
@@ -90,6 +91,8 @@ class Classifier(pl.LightningModule):
 class Batches(StepData):
     """Shuffled passes over images in memory, a pure function of (seed, step)."""
 
+    divides = True
+
     def __init__(self, images: Labelled, batch: int, steps: int, seed: int) -> None:
         super().__init__(steps)
         self.images, self.batch, self.seed = images, batch, seed
@@ -97,15 +100,16 @@ class Batches(StepData):
     def train_dataloader(self) -> _FromStep:
         """The batches from step `start` on: (float32 [batch, 1, h, w], int64 [batch])."""
         images = self.images
-        return _FromStep(images, StepSampler(len(images.y), self.batch, self.steps, self.seed, self.start))
+        sampler = StepSampler(len(images.y), self.batch, self.steps, self.seed, self.start)
+        return _FromStep(images, shared(sampler), self.steps)
 
 
 class _FromStep:
-    def __init__(self, images: Labelled, sampler: StepSampler) -> None:
-        self.images, self.sampler = images, sampler
+    def __init__(self, images: Labelled, sampler: Sampler[list[Key]], steps: int) -> None:
+        self.images, self.sampler, self.steps = images, sampler, steps
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return self.steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for keys in self.sampler:

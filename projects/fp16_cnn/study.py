@@ -70,6 +70,7 @@ STUDY = Study(
         Stage(
             name="learn",
             run=f"{HERE}.learn:run",
+            parallel=True,
             axes=("net", "seed"),
             config=("images", "train", "device"),
         ),

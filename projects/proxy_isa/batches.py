@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from common.data.balanced import BalancedSampler
-from common.training.data import StepData, StepSampler
+from common.training.data import Key, StepData, StepSampler, shared
 from projects.proxy_isa.images import Images
 
 Batch = tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]
@@ -29,6 +30,8 @@ class ImageBatches(StepData):
         BadInputError: fewer classes or images than a batch needs.
     """
 
+    divides = True
+
     def __init__(self, images: Images, batch: int, steps: int, seed: int, per_class: int) -> None:
         super().__init__(steps)
         self.images, self.batch, self.seed, self.per_class = images, batch, seed, per_class
@@ -36,7 +39,7 @@ class ImageBatches(StepData):
 
     def train_dataloader(self) -> _Batches:
         """From step `start` on."""
-        return _Batches(self.images, self._sampler(self.start), self.steps)
+        return _Batches(self.images, shared(self._sampler(self.start)), self.steps)
 
     def _sampler(self, start: int) -> BalancedSampler | StepSampler:
         if self.per_class:
@@ -46,7 +49,7 @@ class ImageBatches(StepData):
 
 
 class _Batches:
-    def __init__(self, images: Images, sampler: BalancedSampler | StepSampler, steps: int) -> None:
+    def __init__(self, images: Images, sampler: Sampler[list[Key]], steps: int) -> None:
         self.images, self.sampler, self.steps = images, sampler, steps
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from common.errors import NonFiniteError, unknown
 from common.metrics.retrieval import Retrieval, retrieval
 from common.tracking.record import Recorder
+from common.training.gather import gathered
 from projects.proxy_isa.diagnostics import diagnose
 from projects.proxy_isa.embedder import Embedder
 from projects.proxy_isa.images import Images, parts
@@ -109,9 +110,9 @@ class Learner(pl.LightningModule):
         self.seen = Seen(copied(embedder))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch: of all its pairs, wherever they were embedded."""
         images, labels = batch
-        return self.loss(self.embedder(images), labels)
+        return self.loss(gathered(self.embedder(images)), gathered(labels))
 
     def configure_optimizers(self) -> Any:
         """Adam; the proxies are a group of their own. The rates change with each step."""
@@ -162,7 +163,7 @@ class Learner(pl.LightningModule):
             return {}
         images, labels = batch
         with torch.no_grad():
-            return diagnose(self.loss, self.embedder(images), labels)
+            return diagnose(self.loss, gathered(self.embedder(images)), gathered(labels))
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ STUDY = Study(
         Stage(
             name="tune",
             run=f"{HERE}.tune:run",
+            parallel=True,
             axes=("data", "loss", "seed"),
             arms={"data": TASKS},
             config=(*TRAINING, "tune"),
@@ -32,6 +33,7 @@ STUDY = Study(
         Stage(
             name="learn",
             run=f"{HERE}.learn:run",
+            parallel=True,
             axes=("data", "loss", "seed"),
             arms={"data": TASKS},
             needs=(Need("tune", on={"seed": None, "loss": "loss.tuned_as"}),),

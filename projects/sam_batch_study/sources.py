@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.cifar import KINDS, Cifar
 from common.data.glyphs.dataset import Glyphs, floats, mislabelled
 from common.data.glyphs.letters import draw_classes
 from common.data.imagenet import ImageNet
 from common.errors import BadInputError, unknown
-from common.training.data import Key, Keyed, StepData, StepSampler, loader
+from common.training.data import Key, Keyed, StepData, StepSampler, loader, shared
 from common.training.seeds import numpy_generator
 
 Sample = tuple[Tensor, int]
@@ -96,6 +96,8 @@ class Batches(StepData):
         workers: processes that load.
     """
 
+    divides = True
+
     def __init__(
         self, train: Chosen, batch: int, steps: int, seed: int, augment: bool, workers: int = 0
     ) -> None:
@@ -106,7 +108,7 @@ class Batches(StepData):
     def train_dataloader(self) -> DataLoader[Any]:
         """The batches from step `start` on: (float32 [B, c, h, w], int64 [B])."""
         sampler = StepSampler(len(self.train), self.batch, self.steps, self.seed, self.start)
-        return _loader(self.train, sampler, self.workers, self.seed, self.augment)
+        return _loader(self.train, shared(sampler), self.workers, self.seed, self.augment)
 
 
 class InOrder(StepSampler):
@@ -162,7 +164,7 @@ def augmented(sample: Sample, draw: torch.Generator) -> Sample:
 
 
 def _loader(
-    part: Chosen, sampler: StepSampler, workers: int, seed: int = 0, augment: bool = False, **options: Any
+    part: Chosen, sampler: Sampler[list[Key]], workers: int, seed: int = 0, augment: bool = False, **options: Any
 ) -> DataLoader[Any]:
     if isinstance(part.samples, Glyphs) and not augment:
         return loader(Whole(part, part.samples), sampler, workers, collate_fn=_as_it_is, **options)

@@ -28,6 +28,7 @@ STUDY = Study(
         Stage(
             name="search",
             run=f"{HERE}.search:run",
+            parallel=True,
             axes=("task", "method", "batch", "seed"),
             arms={"task": ENGINES},
             config=(*TRAINING, "search"),
@@ -36,6 +37,7 @@ STUDY = Study(
         Stage(
             name="sweep",
             run=f"{HERE}.sweep:run",
+            parallel=True,
             axes=("task", "method", "batch", "seed"),
             arms={"task": ENGINES},
             needs=(TUNED,),
@@ -45,6 +47,7 @@ STUDY = Study(
         Stage(
             name="retrain",
             run=f"{HERE}.retrain:run",
+            parallel=True,
             axes=("task", "method", "batch", "seed"),
             arms={"task": ENGINES},
             needs=(TUNED,),

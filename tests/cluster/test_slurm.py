@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from batches import STUDY, Batch, end, quiet_bits
-from house import REPOSITORY, House, make_house, wait_for
+from house import make_house, wait_for
 from slurm import Slurm, missing
 
 pytestmark = [
@@ -164,45 +162,12 @@ def test_a_front_door_that_was_killed_picks_up_the_jobs_that_run(
     assert {entry["id"] for entry in batch.submissions()} > before
 
 
-FIT = """
-from pathlib import Path
-from parallel_fit import Data, Net
-from common.cluster.ranks import place
-from common.training.parallel import fit_parallel
-from common.training.seeds import seed_everything
-
-
-def run(cfg, inputs, out):
-    seed_everything(cfg["axes"]["seed"])
-    net = Net(0.0)
-    fit_parallel(net, Data(cfg["toy"]["steps"]), out)
-    with Path("ranks.txt").open("a") as file:
-        file.write(f"{place().rank} {place().size} {place().node} {place().starter}\\n")
-    return {"score": sum(float(weight.sum()) for weight in net.parameters())}
-"""
-
-
-def fitting(root: Path, nodes: int) -> House:
-    """A toy house whose counter is a Lightning training on so many nodes."""
-    house = make_house(root)
-    (root / "projects" / "toy" / "fit.py").write_text(FIT)
-    shutil.copy(REPOSITORY / "tests" / "support" / "parallel_fit.py", root)
-    house.edit("projects/toy/study.py", "projects.toy.stages:count", "projects.toy.fit:run")
-    house.edit(
-        "projects/toy/study.py", 'config=("toy",)),', f'config=("toy",), resources=Resources(nodes={nodes})),'
-    )
-    house.edit("projects/toy/study.py", "Need, Stage", "Need, Resources, Stage")
-    return house
-
-
 def test_a_lightning_training_on_two_nodes_equals_one_process(tmp_path: Path, slurm: Slurm) -> None:
-    one, two = fitting(tmp_path / "one", 1), fitting(tmp_path / "two", 2)
-    small = ("toy.steps=20", "seeds.count=1", "--only", "count,fast")
-    one.run(*STUDY, *small)
-    Batch(two, "slurm", slurm.environment).run(*small)
-    assert sorted((two.root / "ranks.txt").read_text().splitlines()) == ["0 2 0 Slurm", "1 2 1 Slurm"]
-    scores = [json.loads(next(house.runs().glob("count/*/metrics.json")).read_text()) for house in (one, two)]
-    gap = abs(scores[0]["score"] - scores[1]["score"])
+    one, two = fitting(tmp_path / "one"), fitting(tmp_path / "two")
+    one.run(*STUDY, *SMALL)
+    Batch(two, "slurm", slurm.environment).run("parallel.nodes=2", *SMALL)
+    assert ranks(two) == ["0 2 0 Slurm", "1 2 1 Slurm"]
+    gap = abs(score(one) - score(two))
     print(
         f"measured: 20 steps on two Slurm nodes and in one process (float64): sums of weights differ by {gap:.1e}"
     )

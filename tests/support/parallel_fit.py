@@ -1,6 +1,7 @@
-"""A small training in float64 for the tests of ``fit_parallel``: ``python parallel_fit.py OUT STEPS DROPOUT``.
+"""A small training in float64 for the tests of ``fit`` on several processes.
 
-Prints ``rank size``, then rank 0 writes OUT/weights.pt. SIGUSR1 (or the environment's deadline) stops it with 75.
+``python parallel_fit.py OUT STEPS DROPOUT [plain | pairs | sam]`` prints its place, then rank 0 writes OUT/weights.pt.
+SIGUSR1 (or the environment's deadline) stops it with 75.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from common.cluster.ranks import place
-from common.errors import StoppedError
-from common.training.data import Keyed, StepData, StepSampler, loader
-from common.training.parallel import Shares, fit_parallel
+from common.errors import RethesisError
+from common.optim.module import SharpnessModule
+from common.optim.rules import SAM
+from common.optim.settings import Settings
+from common.training import sharded
+from common.training.data import Keyed, StepData, StepSampler, loader, shared
+from common.training.fit import fit
+from common.training.gather import gathered
 from common.training.seeds import seed_everything
 
 BATCH = 12
@@ -27,7 +33,7 @@ BATCH = 12
 class Net(pl.LightningModule):
     def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 1)).double()
+        self.net = network(dropout)
 
     def training_step(self, batch, index):
         time.sleep(float(os.environ.get("FIT_SLEEP", "0")))
@@ -38,30 +44,68 @@ class Net(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-2)
 
 
+class Pairs(Net):
+    """A loss of all pairs of a batch."""
+
+    def training_step(self, batch, index):
+        x, y = (gathered(part) for part in (self.net(batch[0]), batch[1]))
+        gaps = ((x - x.T).abs() - (y - y.T).abs()).square()
+        return gaps.logsumexp((0, 1)) + x.square().mean()
+
+
+class Sharp(SharpnessModule):
+    """The perturbation batch is 12 or 6 examples; on two processes of 6 each, their block or one process's own."""
+
+    def __init__(self, m: int) -> None:
+        super().__init__(Settings(SAM(), m, 0.1))
+        self.net = network(0.0)
+
+    def loss(self, batch):
+        return nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+    def base_optimizer(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-2, momentum=0.9)
+
+
 class Data(StepData):
+    divides = True
+
     def train_dataloader(self):
         x = torch.randn(60, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         samples = Keyed(TensorDataset(x, x.sin().sum(1, keepdim=True)), seed=0)
-        return loader(samples, Shares(StepSampler(60, BATCH, self.steps, seed=3, start=self.start)))
+        return loader(samples, shared(StepSampler(60, BATCH, self.steps, seed=3, start=self.start)))
 
 
-def main(out: Path, steps: int, dropout: float) -> int:
+class Whole(Data):
+    divides = False
+
+
+KINDS = {"plain": Net, "pairs": Pairs, "sam": lambda _: Sharp(12), "whole": Net}
+
+
+def network(dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 1)).double()
+
+
+def main(out: Path, steps: int, dropout: float, kind: str = "plain") -> int:
     here = place()
     print(here.rank, here.size, here.local_rank, here.starter, flush=True)
     seed_everything(0)
-    net = Net(dropout)
-    torch.manual_seed(here.rank)  # dropout masks of different ranks differ
+    sharded.BLOCK = 10  # every layer of this small net is a unit of its own
+    module = KINDS[kind](dropout)
     folder = out if here.rank == 0 else out / f"rank{here.rank}"
     folder.mkdir(parents=True, exist_ok=True)
+    data = Whole(steps) if kind == "whole" else Data(steps)
+    guard_every = 0 if kind == "sam" else 1
     try:
-        fit_parallel(net, Data(steps), folder, checkpoint_seconds=float("inf"))
-    except StoppedError as error:
+        fit(module, data, folder, checkpoint_seconds=float("inf"), guard_every=guard_every)
+    except RethesisError as error:
         print(error, flush=True)
         return error.exit_code
     if here.rank == 0:
-        torch.save(net.state_dict(), out / "weights.pt")
+        torch.save(module.net.state_dict(), out / "weights.pt")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:]))

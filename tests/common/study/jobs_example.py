@@ -22,6 +22,8 @@ def config(**changes: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "device": "cpu",
         "threads": 1,
+        "parallel": {"nodes": 1, "processes": 1, "strategy": "ddp"},
+        "launch": {"executor": "local"},
         "seeds": {"first": 0, "count": 3},
         "validation_seeds": {"first": 900, "count": 1},
         "grid": {name: [{"arm": ["a", "b"]}] for name in ("train", "test")},

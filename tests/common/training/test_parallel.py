@@ -15,8 +15,7 @@ import torch
 
 from common.cluster.ranks import Place
 from common.errors import BadInputError
-from common.training.data import StepSampler
-from common.training.parallel import Shares
+from common.training.data import StepSampler, shared
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = ROOT / "tests" / "support" / "parallel_fit.py"
@@ -29,7 +28,9 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def begin(out: Path, size: int, steps: int, dropout: float, **extra: str) -> list[subprocess.Popen[str]]:
+def begin(
+    out: Path, size: int, steps: int, dropout: float, kind: str = "plain", **extra: str
+) -> list[subprocess.Popen[str]]:
     """Start `size` processes as torchrun would."""
     port = free_port()
     clean = {
@@ -44,7 +45,7 @@ def begin(out: Path, size: int, steps: int, dropout: float, **extra: str) -> lis
     }
     return [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(out), str(steps), str(dropout)], text=True,
+            [sys.executable, str(PROGRAM), str(out), str(steps), str(dropout), kind], text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**clean, **shared, **extra, **(world if size > 1 else {}),
                  **({"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"} if size > 1 else {})},
@@ -59,13 +60,15 @@ def finish(processes: list[subprocess.Popen[str]], code: int = 0) -> str:
     return "".join(outputs)
 
 
-def train(out: Path, size: int, steps: int = 30, dropout: float = 0.0, code: int = 0) -> str:
-    return finish(begin(out, size, steps, dropout), code)
+def train(
+    out: Path, size: int, dropout: float = 0.0, kind: str = "plain", strategy: str = "ddp", code: int = 0
+) -> str:
+    return finish(begin(out, size, 30, dropout, kind, RETHESIS_STRATEGY=strategy), code)
 
 
-def interrupt(out: Path, dropout: float) -> str:
+def interrupt(out: Path, dropout: float, strategy: str = "ddp") -> str:
     """Train on two processes, and stop them by a signal to the second, somewhere before the end."""
-    processes = begin(out, 2, 30, dropout, FIT_SLEEP="0.1")
+    processes = begin(out, 2, 30, dropout, FIT_SLEEP="0.1", RETHESIS_STRATEGY=strategy)
     for process in processes:
         assert process.stdout is not None
         process.stdout.readline()  # its place: it begins
@@ -85,46 +88,76 @@ def distance(a: Path, b: Path) -> float:
     return max(float((one[key] - two[key]).abs().max()) for key in one)
 
 
-def test_two_processes_equal_one_in_float64(tmp_path: Path) -> None:
-    train(tmp_path / "one", 1)
-    train(tmp_path / "two", 2)
+@pytest.mark.parametrize(
+    ("kind", "strategy"),
+    [
+        ("plain", "ddp"),
+        ("plain", "fsdp"),
+        pytest.param("pairs", "ddp", marks=pytest.mark.slow),  # a loss of the whole batch
+        pytest.param("pairs", "fsdp", marks=pytest.mark.slow),
+        pytest.param("sam", "ddp", marks=pytest.mark.slow),  # makes its own steps
+    ],
+)
+def test_two_processes_equal_one_in_float64(tmp_path: Path, kind: str, strategy: str) -> None:
+    train(tmp_path / "one", 1, kind=kind)
+    train(tmp_path / "two", 2, kind=kind, strategy=strategy)
     gap = distance(tmp_path / "one", tmp_path / "two")
     print(
-        f"measured: 30 Adam steps on 2 processes and on 1 (float64): largest difference of a weight {gap:.1e}"
+        f"measured: 30 steps ({kind}, {strategy}) on 2 processes and on 1 (float64): largest difference of a "
+        f"weight {gap:.1e}"
     )
     assert gap < 1e-13
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "strategy", "message"),
+    [
+        ("whole", "ddp", "Whole cannot be shared by 2 processes"),
+        ("sam", "fsdp", "Sharp makes its own steps and cannot be sharded"),
+        ("plain", "dpp", "parallel.strategy 'dpp'"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_said_by_all(
+    tmp_path: Path, kind: str, strategy: str, message: str
+) -> None:
+    assert train(tmp_path, 2, kind=kind, strategy=strategy, code=2).count(message) == 2
+
+
 def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_bits_are_kept(tmp_path: Path) -> None:
     """With dropout, so that each rank's own generator must come back."""
-    train(tmp_path / "whole", 2, dropout=0.3)
+    train(tmp_path / "whole", 2, 0.3)
     cut = tmp_path / "cut"
     output = interrupt(cut, 0.3)
     first, second = (line for line in output.splitlines() if line.startswith("stopped after step"))
     assert first.split(":")[0] == second.split(":")[0] and "SIGUSR1" in first + second
     assert "another process of the job" in first + second
-    train(cut, 2, dropout=0.3)
+    train(cut, 2, 0.3)
     assert distance(cut, tmp_path / "whole") == 0.0
 
 
 @pytest.mark.slow
-def test_continued_on_another_number_of_processes_it_differs_by_rounding(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_continued_on_another_number_of_processes_it_differs_by_rounding(
+    tmp_path: Path, strategy: str
+) -> None:
     train(tmp_path / "whole", 1)
     cut = tmp_path / "cut"
-    interrupt(cut, 0.0)
+    interrupt(cut, 0.0, strategy)
     train(cut, 1)
     gap = distance(cut, tmp_path / "whole")
     print(
-        f"measured: stopped on 2 processes, continued on 1 (float64): largest difference of a weight {gap:.1e}"
+        f"measured: stopped on 2 processes ({strategy}), continued on 1 (float64): largest difference of a weight "
+        f"{gap:.1e}"
     )
     assert gap < 1e-13
 
 
 def test_shares_are_a_partition_of_each_batch() -> None:
     whole = list(StepSampler(20, 6, 5, seed=1))
-    parts = [list(Shares(StepSampler(20, 6, 5, seed=1), Place(rank, 3))) for rank in range(3)]
+    parts = [list(shared(StepSampler(20, 6, 5, seed=1), Place(rank, 3))) for rank in range(3)]
     for step, batch in enumerate(whole):
         assert sorted(key for part in parts for key in part[step]) == sorted(batch)
         assert {len(part[step]) for part in parts} == {2}
     with pytest.raises(BadInputError, match="a batch of 6 cannot be shared by 4 processes"):
-        next(iter(Shares(StepSampler(20, 6, 5, seed=1), Place(0, 4))))
+        next(iter(shared(StepSampler(20, 6, 5, seed=1), Place(0, 4))))

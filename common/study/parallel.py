@@ -1,0 +1,41 @@
+"""The config section `parallel`: a training on several processes, as one job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from common.errors import BadInputError, unknown
+from common.study.model import Resources, Stage
+
+STRATEGIES = ("ddp", "fsdp")
+
+
+def resources(stage: Stage, cfg: Mapping[str, Any]) -> Resources:
+    """What a job of a stage asks for; with `device` cuda, each process of a training one GPU.
+
+    Raises:
+        BadInputError: a number below 1, an unknown strategy, or several nodes on one machine.
+    """
+    nodes, processes, strategy = (cfg["parallel"][key] for key in ("nodes", "processes", "strategy"))
+    if min(nodes, processes) < 1:
+        raise BadInputError(f"parallel.nodes={nodes}, parallel.processes={processes}: at least 1.")
+    if strategy not in STRATEGIES:
+        raise unknown("parallel.strategy", str(strategy), STRATEGIES)
+    if nodes > 1 and cfg["launch"]["executor"] == "local":
+        raise BadInputError(f"parallel.nodes={nodes}: LAUNCH=local is one machine; take parallel.processes.")
+    asked = stage.resources
+    if stage.parallel:
+        asked = replace(asked, nodes=max(asked.nodes, nodes), processes=max(asked.processes, processes))
+    if str(cfg["device"]) == "cuda" and "device" in stage.config:
+        asked = replace(asked, gpus=max(asked.gpus, asked.processes))
+    return asked
+
+
+def words(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """For the fingerprint: several processes round otherwise than one; of one process, nothing."""
+    nodes, processes = (int(cfg["parallel"][key]) for key in ("nodes", "processes"))
+    if nodes * processes == 1:
+        return {}
+    return {"processes": f"{nodes} x {processes}", "strategy": str(cfg["parallel"]["strategy"])}
