@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from common.training.seeds import generator
@@ -37,6 +38,7 @@ class OPIRL(OffPolicy):
         super().__init__(_with_temperature(setting, matching.pop("temperature")), self.absorbing)
         on = switches(cfg["release"])
         self.algae = AlgaeOptions(**matching, positive_part=on.positive_part, cover_replay=on.cover_replay)
+        self.clip_reward = on.clip_reward and setting.env.startswith("pointmaze_")
         self.expert = expert_buffer(setting, self.absorbing, on)
         self.covered = shuffled(self.expert, setting) if cfg["cover"]["shuffle"] else self.expert
         options = dict(cfg["discriminator"])
@@ -57,9 +59,14 @@ class OPIRL(OffPolicy):
             against = self.collector.replay.sample(draws["recent"], self.recent)
         expert = self.expert.sample(draws["expert"])
         first = self.discriminator.update(expert, against, draws["mix"])
-        reward = self.discriminator.rewards(batch.s, batch.a)
+        reward = self.pay(batch)
         covered = expert if self.covered is self.expert else self.covered.sample(draws["expert"])
         return first + algae.update(self.agent, batch, reward, draws["eps"], self.algae, covered, k)
+
+    def pay(self, batch: Batch) -> Float[Tensor, "n b"]:
+        """r_psi(s, a); min(r_psi(s, a), 0) in a maze where the release's clip is switched on."""
+        reward = self.discriminator.rewards(batch.s, batch.a)
+        return reward.clamp(max=0.0) if self.clip_reward else reward
 
     @torch.no_grad()
     def diagnostics(self, k: int) -> dict[str, Tensor]:

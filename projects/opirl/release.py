@@ -26,6 +26,7 @@ class Switches:
     positive_part: f'(x) = max(x, 0)^(p-1) in the actor, |x|^p / p in the critics.
     transfer_without_absorbing: a reward learned with absorbing states is re-optimised without.
     transfer_timeouts_end: where the horizon is not 1000, a time-out of the re-optimisation counts as a termination.
+    clip_reward: in the mazes the policy is paid min(r, 0); the reward that is carried over is not clipped.
     """
 
     expert_next_is_current: bool
@@ -35,6 +36,7 @@ class Switches:
     positive_part: bool
     transfer_without_absorbing: bool
     transfer_timeouts_end: bool
+    clip_reward: bool
 
 
 def switches(cfg: Mapping[str, Any]) -> Switches:

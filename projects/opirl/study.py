@@ -19,6 +19,7 @@ METHODS = {
     "release_log_pi": "projects.opirl.opirl:OPIRL",
     "release_timeout": "projects.opirl.opirl:OPIRL",
     "release_cover": "projects.opirl.opirl:OPIRL",
+    "release_clip": "projects.opirl.opirl:OPIRL",
     "dac": "projects.opirl.dac:DAC",
     "airl": "projects.opirl.airl:AIRL",
     "airl_state_only": "projects.opirl.airl:AIRL",

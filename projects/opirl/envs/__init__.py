@@ -58,6 +58,7 @@ SPECS: dict[str, EnvSpec] = {
     "halfcheetah": EnvSpec(17, 6, 1000, False),
     "walker2d": EnvSpec(17, 6, 1000, True),
     "ant": EnvSpec(105, 8, 1000, True),
+    "humanoid": EnvSpec(348, 17, 1000, True),
     "pointmaze_left": EnvSpec(6, 2, 100, False),
     "pointmaze_right": EnvSpec(6, 2, 100, False),
     "pointmaze_two_goals": EnvSpec(6, 2, 100, False, demonstrator="pointmaze_two_goals_told"),
@@ -116,6 +117,7 @@ def _gymnasium(name: str) -> gymnasium.Env:
             ant_v5,
             half_cheetah_v5,
             hopper_v5,
+            humanoid_v5,
             inverted_double_pendulum_v5,
             walker2d_v5,
         )
@@ -125,8 +127,12 @@ def _gymnasium(name: str) -> gymnasium.Env:
         "halfcheetah": half_cheetah_v5.HalfCheetahEnv,
         "walker2d": walker2d_v5.Walker2dEnv,
         "ant": ant_v5.AntEnv,
+        "humanoid": humanoid_v5.HumanoidEnv,
     }
-    return cores[name]()
+    core = cores[name]()
+    if name == "humanoid":  # its motors take [-0.4, 0.4]
+        return gymnasium.wrappers.RescaleAction(core, np.float32(-1.0), np.float32(1.0))
+    return core
 
 
 @contextmanager

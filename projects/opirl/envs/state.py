@@ -20,9 +20,9 @@ _INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 def get_state(env: Task) -> State:
     """Everything that the rest of the run depends on, as tensors and plain numbers.
 
-    `torch.load(weights_only=True)` accepts it. Beside MuJoCo's integration state it holds the bodies'
-    positions: they are derived, but some rewards read them before the step that would derive them anew, and
-    after an RK4 step they lag behind the coordinates.
+    `torch.load(weights_only=True)` accepts it. Beside MuJoCo's integration state it holds the positions of the
+    bodies and of their centres of mass (the humanoid's reward): they are derived, but some rewards read them
+    before the step that would derive them anew, and after an RK4 step they lag behind the coordinates.
     """
     core: Any = env.unwrapped
     physics = np.empty(mujoco.mj_stateSize(core.model, _INTEGRATION))
@@ -30,6 +30,7 @@ def get_state(env: Task) -> State:
     return {
         "physics": torch.from_numpy(physics),
         "bodies": torch.from_numpy(core.data.xpos.copy()),
+        "centres": torch.from_numpy(core.data.xipos.copy()),
         "elapsed": env.elapsed,
         "rng": core.np_random.bit_generator.state,
     }
@@ -41,5 +42,6 @@ def set_state(env: Task, state: State) -> None:
     mujoco.mj_resetData(core.model, core.data)
     mujoco.mj_setState(core.model, core.data, state["physics"].numpy(), _INTEGRATION)
     core.data.xpos[:] = state["bodies"].numpy()
+    core.data.xipos[:] = state["centres"].numpy()
     env.elapsed = int(state["elapsed"])
     core.np_random.bit_generator.state = state["rng"]

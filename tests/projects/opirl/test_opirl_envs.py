@@ -106,7 +106,7 @@ def test_ant_times_out_without_terminating():
     assert ends[-2:] == [(False, False), (False, True)]
 
 
-@pytest.mark.parametrize("name", ["inverted_double_pendulum", "hopper", "walker2d", "ant"])
+@pytest.mark.parametrize("name", ["inverted_double_pendulum", "hopper", "walker2d", "ant", "humanoid"])
 def test_a_fall_is_termination_not_truncation(name):
     env = make(name, 0)
     env.reset()

@@ -65,6 +65,10 @@ def test_a_switch_overrides_its_mode(name: str) -> None:
     assert release(mode="release", **{name: False}) == replace(every, **{name: False})
 
 
+def test_every_switch_can_be_set_in_the_config() -> None:
+    assert set(support.config()["release"]) == {"mode", *NAMES}
+
+
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(BadInputError, match="paper"):
         release(mode="papper")

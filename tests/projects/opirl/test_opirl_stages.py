@@ -19,6 +19,7 @@ BIG = [
     pytest.param("halfcheetah", marks=pytest.mark.slow),
     pytest.param("walker2d", marks=pytest.mark.slow),
     "ant",
+    "humanoid",
     "pointmaze_two_goals",
 ]
 
