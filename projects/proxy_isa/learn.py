@@ -20,7 +20,7 @@ from projects.proxy_isa.examples import examples
 from projects.proxy_isa.learner import Seen, embed, found, together
 from projects.proxy_isa.shown import FILE
 from projects.proxy_isa.task import Task, folds, task
-from projects.proxy_isa.training import train
+from projects.proxy_isa.training import InertError, train
 from projects.proxy_isa.tune import chosen
 
 
@@ -35,7 +35,9 @@ def learn(member: Member) -> Metrics:
     Metrics: `map_at_r`, `recall_at_1`, `r_precision` of the concatenated embedding, the same `separated_…` as means
     over the folds; `held_map_at_r`; `weight_at_half`; where the test classes are watched, `selected_by_test`,
     `selected_by_held`, `last` and `unselected` (mean over the looks): MAP@R of single models, means over the folds;
-    `hard_share`, the least of the folds' mean share of hard positive pairs. The stage `shown` reads examples.json.
+    `hard_share`, the least of the folds' mean share of hard positive pairs; `inert`, 1 and no other for a seed with a
+    training in which the rule that its arm is about did nothing: what reads its scores is invalid then. The stage
+    `shown` reads examples.json.
     """
     cfg, seed = member.cfg, int(member.axes["seed"])
     drawn, tuned = task(str(member.axes["data"]), seed, cfg["data"]), chosen(member.inputs["tune"])
@@ -46,7 +48,11 @@ def learn(member: Member) -> Metrics:
         for number, fold in enumerate(folds(drawn.train, int(cfg["train"]["folds"]), seed)):
             mine = None if number else record
             out = member.out / f"fold-{number}"
-            embedder, one = train(cfg, tuned, fold, stream(seed, "fold", number), out, watch, mine)
+            try:
+                embedder, one = train(cfg, tuned, fold, stream(seed, "fold", number), out, watch, mine)
+            except InertError as reason:
+                print(f"seed {seed}, fold {number}: {reason}", flush=True)
+                return {"inert": 1.0}
             models.append(embedder)
             seen.append(one)
     return {
@@ -55,6 +61,7 @@ def learn(member: Member) -> Metrics:
         "held_map_at_r": _mean([max(one.held) for one in seen]),
         "weight_at_half": max(one.weight_at_half for one in seen),
         "hard_share": min(one.hard_share() for one in seen),
+        "inert": 0.0,
     }
 
 

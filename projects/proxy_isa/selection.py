@@ -13,11 +13,11 @@ from common.study.model import Member, Metrics
 
 def run(members: Sequence[Member]) -> Sequence[Metrics]:
     """Metrics: `gain` in MAP@R of single models, mean over the folds."""
-    return [{"gain": gain(member)} for member in members]
+    return [gain(member) for member in members]
 
 
-def gain(member: Member) -> float:
-    """Of one seed."""
+def gain(member: Member) -> Metrics:
+    """Of one seed; nothing of one whose rule was inert."""
     metrics = member.inputs["learn"][0].metrics
     name = {"by_test": "selected_by_test", "unselected": "unselected"}[str(member.axes["chosen"])]
-    return metrics[name] - metrics["selected_by_held"]
+    return {} if metrics["inert"] else {"gain": metrics[name] - metrics["selected_by_held"]}

@@ -23,10 +23,10 @@ def run(members: Sequence[Member]) -> Sequence[Metrics]:
 def part(member: Member) -> Metrics:
     """Of one part."""
     first = min(member.inputs["learn"], key=lambda job: int(job.axes["seed"]))
-    found: dict[str, Any] = read_json(first.folder / FILE)
+    found: dict[str, Any] = {} if first.metrics["inert"] else read_json(first.folder / FILE)
     name = str(member.axes["part"])
     metrics = {"of_seed": float(first.axes["seed"])}
-    if name not in found:  # fewer classes than the map has places
+    if name not in found:  # fewer classes than the map has places, or a rule that was inert
         return metrics
     if not name.startswith("class"):
         return metrics | {f"place_{k}": float(index) for k, index in enumerate(found[name])}

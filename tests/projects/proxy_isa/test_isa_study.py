@@ -315,10 +315,10 @@ def test_every_loss_has_the_same_number_of_trials() -> None:
         assert job.axes["seed"] == 900
 
 
-def learned(tmp_path: Path, **train: Any) -> tuple[Member, dict[str, float]]:
+def learned(tmp_path: Path, rule: Mapping[str, Any] = {}, **train: Any) -> tuple[Member, dict[str, float]]:
     (tmp_path / "tune").mkdir()
     (tmp_path / "tune" / tune.BEST).write_text(json.dumps({"params": TUNED}))
-    cfg = config(train=train)
+    cfg = config(train=train, rule=rule)
     member = Member(
         cfg,
         {"tune": [JobRef({}, tmp_path / "tune", {})]},
@@ -343,7 +343,18 @@ def test_testing_concatenates_the_models_of_the_folds(tmp_path: Path) -> None:
     assert shown_[1]["image_7"] < len(test.y) and 0 < shown_[1]["explained"] <= 1
     for rule, name in (("by_test", "selected_by_test"), ("unselected", "unselected")):
         one_ = Member({}, {"learn": [job]}, tmp_path, {"chosen": rule})
-        assert gain(one_) == found[name] - found["selected_by_held"]
+        assert gain(one_) == {"gain": found[name] - found["selected_by_held"]}
+
+
+def test_a_seed_whose_rule_was_inert_has_no_scores_and_nothing_that_reads_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member, found = learned(tmp_path, {"volume": 1e6, "must_weigh": True}, watch_test=True)
+    assert found == {"inert": 1.0}
+    assert "seed 3, fold 0: the smallest class weight is 1.00 at half" in capsys.readouterr().out
+    job = JobRef({"seed": 3}, member.out, found)
+    assert gain(Member({}, {"learn": [job]}, tmp_path, {"chosen": "by_test"})) == {}
+    assert shown.part(Member({}, {"learn": [job]}, tmp_path, {"part": "best_0"})) == {"of_seed": 3.0}
 
 
 def test_how_the_look_was_chosen() -> None:
