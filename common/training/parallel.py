@@ -91,6 +91,7 @@ class Team(Alone):
 
     @override
     def folder(self, path: Path) -> Path:
+        """Rank 0's own, in all processes."""
         if self.first:
             checkpoint.prepare(path)
         return Path(_from_first(str(path.resolve())))
@@ -104,6 +105,7 @@ class Team(Alone):
 
     @override
     def options(self, files: checkpoint.CheckpointFiles) -> dict[str, Any]:
+        """Nodes, devices, and how the processes work together."""
         each = self._per_node()
         return {
             "devices": each,
@@ -114,6 +116,7 @@ class Team(Alone):
 
     @override
     def end(self, module: pl.LightningModule) -> None:
+        """Put sharded weights together."""
         if isinstance(self.strategy, Sharded):
             self.strategy.gather()
 

@@ -110,9 +110,12 @@ class Learner(pl.LightningModule):
         self.seen = Seen(copied(embedder))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """The loss of a batch: of all its pairs, wherever they were embedded."""
+        """The loss of a batch: of all its pairs, wherever they were embedded (Proxy-ISA sees to that by itself)."""
         images, labels = batch
-        return self.loss(gathered(self.embedder(images)), gathered(labels))
+        embeddings = self.embedder(images)
+        if not isinstance(self.loss, ProxyISA):
+            embeddings, labels = gathered(embeddings), gathered(labels)
+        return self.loss(embeddings, labels)
 
     def configure_optimizers(self) -> Any:
         """Adam; the proxies are a group of their own. The rates change with each step."""

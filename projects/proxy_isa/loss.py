@@ -32,8 +32,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from common.errors import BadInputError, NonFiniteError
+from common.training.gather import gathered
 from common.training.seeds import generator
-from projects.proxy_isa.memory import ClassMemory, gathered
+from projects.proxy_isa.memory import ClassMemory
 from projects.proxy_isa.terms import Cosines, grouped_log1p_sum_exp, log1p_sum_exp
 from projects.proxy_isa.weights import Rule, Schedule, negative_weights, permuted, positive_weights, schedule
 
@@ -109,7 +110,7 @@ class ProxyISA(WeightRegularizerMixin, BaseMetricLossFunction):
         if indices_tuple is not None or ref_emb is not embeddings or ref_labels is not labels:
             raise BadInputError("Proxy-ISA compares embeddings with proxies: leave out miner and references.")
         if self.training:
-            embeddings, labels = gathered(embeddings, labels)
+            embeddings, labels = gathered(embeddings), gathered(labels)
         check(embeddings, labels, *self.proxies.shape)
         with torch.autocast(embeddings.device.type, enabled=False):
             x = normalize(embeddings)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor, nn
 
@@ -137,25 +136,3 @@ class ClassMemory(nn.Module):
 def precise(x: Tensor) -> Tensor:
     """In at least float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def gathered(x: Float[Tensor, "b d"], labels: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-    """The batch of all ranks, in their order; without torch.distributed the given one.
-
-    A rank's own rows carry its gradient times the number of ranks: their mean over ranks is the gradient of the whole.
-
-    Raises:
-        BadInputError: the ranks' batches differ in size, on every rank.
-    """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return x, labels
-    ranks, rank = dist.get_world_size(), dist.get_rank()
-    sizes = [torch.zeros((), dtype=torch.int64, device=x.device) for _ in range(ranks)]
-    dist.all_gather(sizes, torch.tensor(len(x), device=x.device))
-    if len({int(size) for size in sizes}) > 1:
-        raise BadInputError(f"ranks hold {[int(s) for s in sizes]} embeddings: give every rank as many.")
-    features, classes = ([torch.empty_like(t) for _ in range(ranks)] for t in (x, labels))
-    dist.all_gather(features, x.detach().contiguous())
-    dist.all_gather(classes, labels.contiguous())
-    features[rank] = x.detach() + ranks * (x - x.detach())
-    return torch.cat(features), torch.cat(classes)
