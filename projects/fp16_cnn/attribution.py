@@ -20,7 +20,8 @@ STATES: tuple[State, ...] = ("hot", "cold")
 def run(members: Sequence[Member]) -> Sequence[Metrics]:
     """Metrics of a layer: `count`, `mflop`, `kb` (fp32), `<precision>_<state>_us`, `<precision>_<state>_gain`,
     `<precision>_<state>_model` (predicted gain), and of the hot time of a precision, by leaving parts out,
-    `<precision>_memory_us`, `<precision>_convert_us`.
+    `<precision>_memory_us`, `<precision>_convert_us`. Where the machine counts, for each event of `counters` also
+    `<precision>_<state>_<event>`, of one call.
 
     Raises:
         BadInputError: the network has no such layer.
@@ -55,7 +56,18 @@ def row(lines: Sequence[Mapping[str, Any]], cell: Cell, found: Machine) -> dict[
             if f"{name}:{ablation}" in lines[0]["hot"]:
                 lost = [line["hot"][name] - line["hot"][f"{name}:{ablation}"] for line in lines]
                 metrics[f"{name}_{part}_us"] = 1e6 * max(0.0, statistics.median(lost))
+        metrics |= counts(lines, name)
     return metrics
+
+
+def counts(lines: Sequence[Mapping[str, Any]], precision: str) -> dict[str, float]:
+    """Median of each event that every process counted."""
+    found: dict[str, float] = {}
+    for state in STATES:
+        events = [line.get("counted", {}).get(state, {}).get(precision, {}) for line in lines]
+        for event in (name for name in events[0] if all(name in each for each in events)):
+            found[f"{precision}_{state}_{event}"] = statistics.median(each[event] for each in events)
+    return found
 
 
 def median(lines: Sequence[Mapping[str, Any]], state: str, kernel: str) -> float:

@@ -18,6 +18,7 @@ from projects.fp16_cnn.precision import PRECISIONS, TIMED
 
 Row = Mapping[str, Any]
 WIDTH = 6.8
+ACROSS = 3  # panels
 COLOURS: dict[str, str] = dict(
     zip(TIMED, (ARM_COLOURS[0], ARM_COLOURS[4], ARM_COLOURS[1], ARM_COLOURS[2], ARM_COLOURS[3]), strict=True)
 )
@@ -49,7 +50,8 @@ def rooflines(rows: Sequence[Row], scale: str) -> Figure:
         _roofs(axes, machine, shown)
         axes.set(xscale="log", yscale="log", xlabel="operations / byte")
         _title(axes, net)
-    panels[0].set_ylabel("Gflop/s")
+    for axes in panels[::ACROSS]:
+        axes.set_ylabel("Gflop/s")
     _legend(figure, _looks(rows, ("f32", "bf16", "f16")))
     return figure
 
@@ -244,8 +246,13 @@ def _title(axes: Axes, text: str) -> None:
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(np.atleast_1d(np.asarray(figure.subplots(1, count, sharey=True))))
+    """So many panels in rows of at most `ACROSS`, each row `height` inches high."""
+    across, down = min(count, ACROSS), -(-count // ACROSS)
+    figure = Figure(figsize=(WIDTH, down * height), layout="constrained")
+    panels = list(np.asarray(figure.subplots(down, across, squeeze=False, sharey=True)).ravel())
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
 
 
 def _looks(rows: Sequence[Row], names: Iterable[str]) -> list[Line2D]:

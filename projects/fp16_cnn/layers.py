@@ -2,7 +2,8 @@
 
 The kernels of one layer are interleaved. Beside them run a second copy of the fp32 kernel (the noise between two equal
 kernels) and kernels with a part taken out, the substitute for hardware counters: "l1" lets every load hit the first
-cache, "noconvert" leaves conversions out. Then residual sums as pure streams, and the whole network.
+cache, "noconvert" leaves conversions out. With `timing.counters` and where the machine has them, hardware counters
+stand beside the times. Then residual sums as pure streams, and the whole network.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ import numpy as np
 
 from common.files import write_text
 from common.study.model import Inputs, Metrics
-from projects.fp16_cnn import layer, machine, networks, timing, whole
+from projects.fp16_cnn import counters, layer, machine, networks, timing, whole
 from projects.fp16_cnn.blocking import best
 from projects.fp16_cnn.buffers import Buffer, Layout
+from projects.fp16_cnn.counters import Counting
 from projects.fp16_cnn.kernel import Layer
 from projects.fp16_cnn.networks import Cell
 from projects.fp16_cnn.packing import to_storage
@@ -57,23 +59,23 @@ class Timed:
 
 
 def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
-    """One line for each layer in layers.jsonl: {"label", "kind", "count", "hot": {kernel: seconds}, "cold": ...}.
+    """One line for each layer in layers.jsonl: {"label", "kind", "count", "hot": {kernel: seconds}, "cold": ...}, and
+    of layers, where there are counters, {"counted": {"hot": {kernel: {event: count of a call}}, "cold": ...}}.
 
-    Metrics: `noisy`, `drift`, `layers` (lines), `seconds` (that it took).
+    Metrics: `noisy`, `drift`, `layers` (lines), `seconds` (that it took); with `timing.counters` `counters`: how many
+    of the events the machine can count (0: none; the log says why).
     """
     options, axes = cfg["timing"], cfg["axes"]
     net, seed = str(axes["net"]), int(axes["seed"])
     begun = time.perf_counter()
     tuned, quiet = bool(options["tune"]), timing.Quiet(machine.quiet_work())
-    generator = np.random.default_rng(seed)
-    lines: list[dict[str, Any]] = []
-    for cell in networks.load(inputs["machine"][0].folder, net):
-        kernels = prepare(cell, generator, tuned, ablations=bool(options["ablations"]))
-        for _ in quiet.attempts(int(options["attempts"])):
-            line = measure(kernels, options)
-        lines.append({"label": cell.label, "kind": cell.shape.kind, "count": cell.count, **line})
-        lines[-1]["two"] = two_threads(cell, generator, options) if cell.shape.kind == "conv" else {}
-        del kernels
+    watched: dict[str, float] = {}
+    with counters.counting(counters.EVENTS if options["counters"] else {}) as counting:
+        cells = networks.load(inputs["machine"][0].folder, net)
+        lines = layer_lines(cells, np.random.default_rng(seed), options, quiet, counting)
+        if options["counters"]:
+            print(counting.announce())
+            watched = {"counters": float(len(counting.files))}
     if cfg["nets"][net] == "all":
         for size in STREAMS:
             sums = streams(size)
@@ -90,7 +92,29 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
         "drift": quiet.drift,
         "layers": float(len(lines)),
         "seconds": time.perf_counter() - begun,
+        **watched,
     }
+
+
+def layer_lines(
+    cells: Iterable[Cell],
+    generator: np.random.Generator,
+    options: Mapping[str, Any],
+    quiet: timing.Quiet,
+    counting: Counting,
+) -> list[dict[str, Any]]:
+    """The lines of the layers."""
+    lines: list[dict[str, Any]] = []
+    for cell in cells:
+        kernels = prepare(cell, generator, bool(options["tune"]), ablations=bool(options["ablations"]))
+        for _ in quiet.attempts(int(options["attempts"])):
+            line = measure(kernels, options)
+        lines.append({"label": cell.label, "kind": cell.shape.kind, "count": cell.count, **line})
+        if counting.files:
+            lines[-1]["counted"] = counted(kernels, counting, float(options["sample"]))
+        lines[-1]["two"] = two_threads(cell, generator, options) if cell.shape.kind == "conv" else {}
+        del kernels
+    return lines
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -202,6 +226,20 @@ def measure(kernels: Mapping[str, Timed], options: Mapping[str, Any]) -> dict[st
         "blocking": blockings,
         "compile": {name: kernel.layer.compile_seconds for name, kernel in kernels.items()},
     }
+
+
+def counted(
+    kernels: Mapping[str, Timed], counting: Counting, sample: float
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What the machine counts in a call of each precision's kernel, hot and cold."""
+    found: dict[str, dict[str, dict[str, float]]] = {"hot": {}, "cold": {}}
+    for name, kernel in kernels.items():
+        if name == AGAIN or ":" in name:
+            continue
+        found["hot"][name] = counting.per_call(kernel.call, timing.repetitions(kernel.call, sample))
+        timing.emptier(kernel.regions)()
+        found["cold"][name] = counting.per_call(kernel.call)
+    return found
 
 
 def two_threads(cell: Cell, generator: np.random.Generator, options: Mapping[str, Any]) -> dict[str, float]:

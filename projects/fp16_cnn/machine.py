@@ -96,9 +96,7 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
     options = cfg["micro"]
     found = measure(int(options["rounds"]), float(options["sample"]), int(options["largest"]))
     save(found, out)
-    listed = {
-        name: networks.cells(networks.program_of(name), str(part)) for name, part in cfg["nets"].items()
-    }
+    listed = {name: networks.timed_cells(name, str(part)) for name, part in cfg["nets"].items()}
     networks.save(listed, out)
     cells = [cell for part in listed.values() for cell in part] if options["tune"] else []
     for cell, name in itertools.product(cells, timed()):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 FILE = "networks.json"
 SIDE = 224
 PARTS = {"all": ("conv", "depthwise", "dense"), "dense": ("dense",)}
+LITE = "tf_efficientnet_lite"  # of timm, as torchvision has none
+BATCHED = re.compile(r"(.+)_x([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,35 @@ class Cell:
         return " ".join(word for word in words if word not in ("", "none"))
 
 
+def split(name: str) -> tuple[str, int]:
+    """Architecture and batch of a timed network: resnet50_x8 is ResNet-50 on eight images at once, resnet50 on one."""
+    found = BATCHED.fullmatch(name)
+    return (found[1], int(found[2])) if found else (name, 1)
+
+
+def library(name: str) -> str:
+    """The package that has an architecture."""
+    return "timm" if name.startswith(LITE) else "torchvision"
+
+
+def architecture(name: str, seed: int = 0) -> nn.Module:
+    """A torchvision architecture, or an EfficientNet-Lite of timm, random and in evaluation mode.
+
+    Raises:
+        BadInputError: there is no such network.
+    """
+    if library(name) == "torchvision":
+        return torchvision_model(name, seed)
+    import timm
+    import torch
+
+    names = timm.list_models(f"{LITE}*")
+    if name not in names:
+        raise unknown("network", name, names)
+    torch.manual_seed(seed)
+    return timm.create_model(name).eval()
+
+
 def torchvision_model(name: str, seed: int = 0) -> nn.Module:
     """A torchvision architecture with its random initialisation, in evaluation mode.
 
@@ -61,7 +93,7 @@ def torchvision_model(name: str, seed: int = 0) -> nn.Module:
 
 
 def program_of(name: str, batch: int = 1) -> Program:
-    """A torchvision architecture as a program for images of 224 x 224.
+    """An architecture as a program for images of 224 x 224.
 
     Raises:
         BadInputError: there is no such model, or it cannot be imported.
@@ -70,7 +102,7 @@ def program_of(name: str, batch: int = 1) -> Program:
 
     from projects.fp16_cnn.graph import import_model
 
-    return import_model(torchvision_model(name), torch.zeros(batch, 3, SIDE, SIDE))
+    return import_model(architecture(name), torch.zeros(batch, 3, SIDE, SIDE))
 
 
 def cells(program: Program, part: str = "all") -> list[Cell]:
@@ -87,6 +119,17 @@ def cells(program: Program, part: str = "all") -> list[Cell]:
     return [
         Cell(shape, activation, residual, count) for (shape, activation, residual), count in found.items()
     ]
+
+
+def timed_cells(name: str, part: str = "all") -> list[Cell]:
+    """The different layers of a timed network, on as many images as its name says.
+
+    Raises:
+        BadInputError: there is no such network, or it cannot be imported.
+    """
+    network, batch = split(name)
+    found = cells(program_of(network), part)
+    return [replace(cell, shape=replace(cell.shape, batch=batch)) for cell in found]
 
 
 def save(networks: Mapping[str, Sequence[Cell]], folder: Path) -> None:

@@ -47,7 +47,7 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
     options, axes = cfg["peers"], cfg["axes"]
     net, batch, seed = str(axes["net"]), int(axes["batch"]), int(axes["seed"])
     names = [str(name) for name in options["tools"]]
-    model = networks.torchvision_model(net, seed)
+    model = networks.architecture(net, seed)
     images = tools.seeded_images(batch, int(options["side"]), seed)
     quiet = timing.Quiet(machine.quiet_work())
     lines: list[dict[str, Any]] = []

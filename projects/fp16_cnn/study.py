@@ -28,7 +28,7 @@ STUDY = Study(
             axes=("net", "seed"),
             needs=(Need("machine"),),
             config=("timing", "nets"),
-            resources=Resources(memory_gb=5),
+            resources=Resources(memory_gb=8),
             measures_host=True,
         ),
         Stage(
@@ -58,6 +58,7 @@ STUDY = Study(
             axes=("net", "batch", "seed"),
             needs=(Need("machine"),),
             config=("peers",),
+            resources=Resources(memory_gb=12),
             measures_host=True,
         ),
         Stage(
@@ -80,6 +81,7 @@ STUDY = Study(
             axes=("net", "precision", "seed"),
             needs=(TRAINED,),
             config=("images", "trained", "noise"),
+            resources=Resources(memory_gb=6),
             stacked="precision",
         ),
         Stage(
@@ -94,6 +96,7 @@ STUDY = Study(
             axes=("net", "budget", "seed"),
             needs=(TRAINED,),
             config=("images", "trained", "noise", "plan"),
+            resources=Resources(memory_gb=8),
             measures_host=True,
         ),
     ),
@@ -144,5 +147,7 @@ STUDY = Study(
         "laptop": "One CPU model. Timed networks have random weights, which changes no time; accuracy is that of two "
         "small nets on letters, not of ImageNet nets on photographs. Frameworks are timed in one process each, without "
         "an interval.",
+        "workstation": "One CPU model. Timed networks have random weights; accuracy is that of two small nets on "
+        "letters. Hardware counters only where the machine has them: their columns are missing otherwise.",
     },
 )

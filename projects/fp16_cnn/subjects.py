@@ -17,7 +17,7 @@ from common.training.seeds import generator, stream
 from projects.fp16_cnn import letters
 from projects.fp16_cnn.graph import import_model
 from projects.fp16_cnn.learn import FILE, load
-from projects.fp16_cnn.networks import torchvision_model
+from projects.fp16_cnn.networks import architecture, library
 from projects.fp16_cnn.program import Program
 
 FITTED = 16  # noise images that batch norm is calibrated on
@@ -58,17 +58,18 @@ def trained(path: Path) -> Subject:
 
 
 def random(name: str, seed: int, images: int, size: int) -> Subject:
-    """A torchvision network with random (Kaiming) weights, batch norm calibrated on noise, and noise as images.
+    """A network of `networks.architecture` with random (Kaiming) weights, batch norm calibrated on noise, and noise as
+    images.
 
     Its errors say little of a trained network's: they are larger, and its margins smaller.
 
     Raises:
-        BadInputError: torchvision has no such network, or it cannot be imported.
+        BadInputError: there is no such network, or it cannot be imported.
     """
-    net = torchvision_model(name, stream(seed, "weights"))
+    net = architecture(name, stream(seed, "weights"))
     known, held = noise(seed, images, (3, size, size))
     calibrate(net, noise(stream(seed, "calibration"), FITTED, (3, size, size))[0])
-    words = f"torchvision's {name} with RANDOM weights on noise images"
+    words = f"{library(name)}'s {name} with RANDOM weights on noise images"
     return Subject(net, import_model(net, held[:1]), known, held, None, words)
 
 

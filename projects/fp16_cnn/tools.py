@@ -37,7 +37,6 @@ NAMES = {
     "f16": "f16",
 }
 MULTIPLIES = re.compile(r",(?:convolution|inner_product|matmul|deconvolution),([^,]+),[^,]*,[^,]*?wei:(\w+)")
-KEPT_OUT = ("softmax", "reorder")
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,22 @@ def torch_eager(model: nn.Module, images: torch.Tensor, kind: str, threads: int,
 
 
 def torch_compiled(model: nn.Module, images: torch.Tensor, kind: str, threads: int, folder: Path) -> Peer:
-    """torch.compile with weights frozen, so that oneDNN packs them once."""
-    import torch._inductor.config as inductor
+    """torch.compile with weights frozen, so that oneDNN packs them once.
 
+    Raises:
+        BadInputError: the machine has no C++ compiler for it.
+    """
+    import torch._inductor.config as inductor
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise BadInputError(
+            "torch.compile needs a C++ compiler, and there is none: install g++ (or name one in CXX), or leave "
+            "inductor_f32, inductor_bf16 and inductor_f16 out of peers.tools."
+        ) from error
     torch.set_num_threads(threads)
     torch.compiler.reset()  # compiled code holds the number of threads
     own, x = _typed(model, images, kind)

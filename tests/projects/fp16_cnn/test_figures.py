@@ -68,6 +68,16 @@ def test_a_rooflines_points_are_the_layers() -> None:
     assert (list(x), list(y)) == ([100.0], [100.0])  # 1e7 operations, 1e5 bytes, 1e-4 s
 
 
+def test_many_networks_stand_in_rows_of_three() -> None:
+    rows = [layer("64>64 56x56 k1 s1 relu") | {"net": f"net{number}"} for number in range(7)]
+    figure = figures.rooflines([MACHINE, *rows], "workstation")
+    shown = [axes for axes in figure.axes if axes.axison]
+    places = [axes.get_subplotspec() for axes in shown]
+    assert [axes.get_title(loc="left") for axes in shown] == [f"net{number}" for number in range(7)]
+    assert [place.rowspan.start for place in places if place] == [0, 0, 0, 1, 1, 1, 2]
+    assert [bool(axes.get_ylabel()) for axes in shown] == [True, False, False] * 2 + [True]
+
+
 def test_bars_end_at_the_time_of_the_layer() -> None:
     figure = figures.time_lost([MACHINE, *LAYERS], "laptop")
     ends: dict[float, float] = {}

@@ -173,6 +173,18 @@ def test_a_layers_row_shows_what_was_measured_predicted_and_lost(study: dict[str
     assert row["f32_memory_us"] == pytest.approx(0.5e6)
 
 
+def test_a_layers_row_shows_what_every_process_counted() -> None:
+    processes = [
+        line(CONV, 2.0, 2.0, 1.0) | {"counted": {"hot": {"bf16": {"cycles": cycles, **more}}, "cold": {}}}
+        for cycles, more in ((10.0, {}), (30.0, {"llc_misses": 5.0}), (20.0, {}))
+    ]
+    row = attribution.row(processes, CONV, MACHINE)
+    assert row["bf16_hot_cycles"] == 20.0
+    assert not any(name.endswith("_misses") or name.startswith("f32_hot_c") for name in row)
+    without = attribution.row([*processes, line(CONV, 2.0, 2.0, 1.0)], CONV, MACHINE)
+    assert set(row) - set(without) == {"bf16_hot_cycles"}
+
+
 def test_an_unknown_layer_is_named(study: dict[str, list[JobRef]]) -> None:
     with pytest.raises(Exception, match="unknown layer '512>512 14x14'"):
         attribution.run([member(study, layer="512>512 14x14")])

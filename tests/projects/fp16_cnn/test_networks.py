@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from common.errors import BadInputError
 from common.study.config import compose
-from projects.fp16_cnn import networks
+from projects.fp16_cnn import networks, tools, whole
 from projects.fp16_cnn.graph import import_model
 
 
@@ -51,8 +52,58 @@ def test_unknown_networks_are_named(tmp_path: Path) -> None:
         networks.load(tmp_path, "smal")
 
 
-@pytest.mark.parametrize("net", ["mobilenet_v2", "resnet50"])
-def test_the_grid_names_the_layers_of_the_network(net: str) -> None:
-    cfg = compose("fp16_cnn", "laptop")
-    (listed,) = (entry["layer"] for entry in cfg["grid"]["attribution"] if entry["net"] == [net])
-    assert listed == networks.labels(networks.cells(networks.program_of(net), cfg["nets"][net]))
+def test_a_batch_is_named_at_the_end_of_a_networks_name() -> None:
+    assert networks.split("resnet50_x8") == ("resnet50", 8)
+    assert networks.split("shufflenet_v2_x0_5_x16") == ("shufflenet_v2_x0_5", 16)
+    for name in torchvision.models.list_models(module=torchvision.models):
+        assert networks.split(name) == (name, 1)
+
+
+def test_layers_of_a_batch_are_those_of_one_image_with_more_to_do() -> None:
+    one, four = (networks.timed_cells(f"mobilenet_v3_small{batch}") for batch in ("", "_x4"))
+    assert networks.labels(one) == networks.labels(four)
+    assert [cell.count for cell in one] == [cell.count for cell in four]
+    assert [4 * cell.shape.flops for cell in one] == [cell.shape.flops for cell in four]
+    assert [cell.shape.weights for cell in one] == [cell.shape.weights for cell in four]
+
+
+def test_a_timed_network_answers_for_every_image_of_its_batch() -> None:
+    torch.manual_seed(0)
+    model, x = Small().eval(), torch.randn(3, 8, 6, 6)
+    program = import_model(model, x[:1])
+    with torch.no_grad():
+        expected = model.double()(x.double()).numpy()
+    found = whole.compiled(program, ["f32"], tune=False, batch=3)["f32"].run(x)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_efficientnet_lite_is_timms() -> None:
+    model = networks.architecture("tf_efficientnet_lite0")
+    assert not model.training
+    assert tools.layers_of(model) == 82 - 2 * 16  # EfficientNet-B0's without squeeze and excitation
+    with pytest.raises(BadInputError, match="tf_efficientnet_lite0"):
+        networks.architecture("tf_efficientnet_lite")
+
+
+LISTED = [("laptop", net) for net in ("mobilenet_v2", "resnet50")] + [
+    ("workstation", net)
+    for net in ("resnet18", "vgg11", "vgg16", "mobilenet_v3_large", "tf_efficientnet_lite0")
+]
+
+
+@pytest.mark.parametrize(("scale", "net"), LISTED)
+def test_the_grid_names_the_layers_of_the_network(scale: str, net: str) -> None:
+    cfg = compose("fp16_cnn", scale)
+    (listed,) = (entry["layer"] for entry in cfg["grid"]["attribution"] if net in entry["net"])
+    assert listed == networks.labels(networks.timed_cells(net, cfg["nets"][net]))
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "workstation"])
+def test_what_the_grid_compares_is_what_the_configuration_measures(scale: str) -> None:
+    cfg = compose("fp16_cnn", scale)
+    grid = cfg["grid"]
+    timed = [net for entry in grid["layers"] for net in entry["net"]]
+    assert set(timed) <= set(cfg["nets"])
+    assert [net for entry in grid["gains"] for net in entry["net"]] == timed
+    assert sorted(net for entry in grid["attribution"] for net in entry["net"]) == sorted(timed)
+    assert all(entry["tool"] == cfg["peers"]["tools"] for entry in grid["compare"])

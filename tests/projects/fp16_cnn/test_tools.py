@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections.abc import Generator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config as inductor
 from torch import nn
 
 from common.errors import BadInputError
@@ -48,8 +50,10 @@ def tool(name: str, model: nn.Module, folder: Path, kind: str = "f32") -> tools.
     return tools.TOOLS[name](model, tools.seeded_images(2, SIDE, 0), kind, 1, folder)
 
 
-@pytest.mark.parametrize("name", ["torch", "ort", "openvino"])
+@pytest.mark.parametrize("name", ["torch", "inductor", "ort", "openvino"])
 def test_a_peer_computes_the_model_and_counts_its_layers(name: str, model: nn.Module, tmp_path: Path) -> None:
+    if name == "inductor" and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
     if name == "ort":
         pytest.importorskip("onnxruntime")
     if name == "openvino":
@@ -104,6 +108,11 @@ def test_no_bf16_in_onnx_runtime(model: nn.Module, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(BadInputError, match="ort_bf16"):
         tool("ort", model, tmp_path, "bf16")
+
+
+def test_torch_compile_without_a_compiler(model: nn.Module, tmp_path: Path) -> None:
+    with inductor.patch({"cpp.cxx": ("/nowhere/g++",)}), pytest.raises(BadInputError, match="inductor_bf16"):
+        tool("inductor", model, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["own_f23", "tensorrt_f32", "torch_fp32"])
