@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+_CLIP = re.compile(r'\s*<clipPath id="([^"]+)">\s*(.*?)\s*</clipPath>', re.DOTALL)
 _STYLE = re.compile(r"<style[^>]*>.*?</style>", re.DOTALL)
 
 
@@ -43,7 +44,7 @@ def to_svg(figure: Figure, name: str, title: str) -> str:
     figure.savefig(
         buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
-    text = buffer.getvalue()
+    text = _clips(buffer.getvalue())
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*;? ?", "", text)  # laid out with it, the widest of FONTS
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
@@ -51,6 +52,19 @@ def to_svg(figure: Figure, name: str, title: str) -> str:
     text = _STYLE.sub(lambda _: f"<style>{sheet}</style>", text, count=1)
     label = html.escape(title, quote=True)
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" font-family="{FONTS}" ', text, count=1)
+
+
+def _clips(text: str) -> str:
+    """Clip paths named by their order, each shape once: matplotlib's names hang on addresses in memory."""
+    names: dict[str, str] = {}  # shape -> new name
+    new = {old: names.setdefault(shape, f"clip-{len(names) + 1}") for old, shape in _CLIP.findall(text)}
+    shapes = "".join(
+        f'\n  <clipPath id="{name}">\n   {shape}\n  </clipPath>' for shape, name in names.items()
+    )
+    first, text = _CLIP.search(text), _CLIP.sub("", text)
+    if first is not None:
+        text = text[: first.start()] + shapes + text[first.start() :]
+    return re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{new.get(found[1], found[1])})", text)
 
 
 def inline(text: str) -> str:

@@ -19,7 +19,7 @@ from common.study.report.curves import band, select, thin
 from common.study.report.figures import learning_curves
 from common.study.report.forest import forest
 from common.study.report.style import SHADE, Colours
-from common.study.report.svg import drawing, inline, to_svg
+from common.study.report.svg import _clips, drawing, inline, to_svg
 from tests.common.study.report_example import HOSTILE, example_study, write_example
 
 STUDY = example_study()
@@ -232,3 +232,18 @@ def test_every_drawn_colour_has_a_dark_twin(entries: dict[str, dict[str, Any]]) 
     assert len(used) > 8
     for kind, colour in used:
         assert f'[style*="{kind}: {colour}"]' in style
+
+
+def test_the_names_of_clip_paths_hang_on_no_address() -> None:
+    """Matplotlib names them by `id`, so that one shape may have two names, and others in the next process."""
+
+    def text(first: str, second: str) -> str:
+        used = "".join(f'<g clip-path="url(#{name})"/>' for name in (first, second, "round"))
+        shapes = [(first, '<rect x="1"/>'), (second, '<rect x="1"/>'), ("round", '<rect x="2"/>')]
+        defined = {name: f'\n  <clipPath id="{name}">\n   {shape}\n  </clipPath>' for name, shape in shapes}
+        return f"<svg>{used}<defs>{''.join(defined.values())}\n</defs></svg>"
+
+    found = _clips(text("pabc", "pabc"))
+    assert found == _clips(text("pabc", "pdef")) == _clips(found)
+    assert found.count("<clipPath") == 2 and found.count("url(#clip-1)") == 2 and "url(#clip-2)" in found
+    assert _clips("<svg/>") == "<svg/>"
