@@ -21,7 +21,7 @@ OPTIONS = $(if $(PROJECT),--project "$$PROJECT") $(if $(SCALE),--scale "$$SCALE"
 PYTEST = @OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock new plan launch-check reproduce status why logs dashboard sync test test-reliability test-cluster test-containers container pbs lint bench clean
+.PHONY: help setup lock new plan launch-check reproduce repeat status why logs dashboard sync test test-reliability test-cluster test-containers container pbs lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ launch-check: .venv/.ready  ## job scripts of LAUNCH=<site> checked offline, nod
 
 reproduce: .venv/.ready  ## run what is missing of a study, judge its claims, write its report
 	$(STUDY) reproduce $(OPTIONS)
+
+repeat: .venv/.ready  ## run one seed of every arm again (SEEDS=n: n seeds) and compare with the committed evidence
+	$(STUDY) repeat $(OPTIONS)
 
 status: .venv/.ready  ## done, running, failed and missing jobs
 	$(STUDY) status $(OPTIONS)

@@ -17,7 +17,7 @@ from common import bootstrap
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ("PROJECT", "SCALE", "LAUNCH", "ONLY", "SEEDS", "TRACK", "ARGS", "PYTHON")
-COMMANDS = ("new", "plan", "reproduce", "status", "why", "logs", "dashboard", "sync", "clean")
+COMMANDS = ("new", "plan", "reproduce", "repeat", "status", "why", "logs", "dashboard", "sync", "clean")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOCK = f"py{sys.version_info.major}{sys.version_info.minor}.txt"
 HEAVY = ("torch", "pytorch_lightning", "wandb", "matplotlib")

@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "jobs, minutes, disk, replicates and power; starts nothing",
     "launch-check": "render and check a site's job scripts, print node-hours and points; submits nothing",
     "reproduce": "run what is missing, judge the claims, write the report",
+    "repeat": "run some seeds again and compare their numbers with the committed evidence",
     "status": "done, failed and missing jobs",
     "why": "why jobs would run again",
     "logs": "the last failed job's traceback and the command that runs it alone",
@@ -54,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--scale", default="laptop", help="smoke, laptop, workstation or paper")
     parse.add_argument("--launch", default="local", help="a file of configs/launch/")
     parse.add_argument("--only", default="", help="stages and arms, separated by commas")
-    parse.add_argument("--seeds", default="", help="number of replicates")
+    parse.add_argument(
+        "--seeds", default="", help="number of replicates; repeat: how many of them, default 1"
+    )
     parse.add_argument(
         "--track", default="offline", help="offline: W&B runs at the end; live: beside the run; off"
     )
@@ -124,6 +127,10 @@ def _of_study(options: argparse.Namespace) -> int:
 
     if options.command == "reproduce":
         return reproduce(request)
+    if options.command == "repeat":
+        from common.study.repeat import repeat
+
+        return repeat(request)
     if options.command == "launch-check":
         from common.study.launch_check import launch_check
 

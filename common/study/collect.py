@@ -18,6 +18,7 @@ from common.study.store import HISTORY, failure, is_done, read_metrics, study_fi
 
 FIXED = ("project", "scale", "stage", "status", "role", "fingerprint")
 POINTS = 60  # of one curve kept for the report
+REPEATED = "repeated.json"  # what `make repeat` found: it speaks about one table.csv
 
 Row = dict[str, Any]
 
@@ -64,7 +65,10 @@ def write_result(
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = rows_of(jobs, scale, root)
-    write_text(folder / "table.csv", csv_text(rows, FIXED))
+    table, text = folder / "table.csv", csv_text(rows, FIXED)
+    if not table.is_file() or table.read_bytes() != text.encode():
+        (folder / REPEATED).unlink(missing_ok=True)  # it was about other numbers
+        write_text(table, text)
     write_text(folder / "curves.csv", csv_text(curve_rows(jobs, root), ("stage",)))
     write_json(folder / "environment.json", dict(environment))
     findings = judge(study.claims, rows, scale, worst_of(jobs))

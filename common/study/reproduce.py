@@ -86,6 +86,17 @@ def _reproduce(request: Request, study: Study, cfg: Mapping[str, Any], jobs: Seq
     if not tasks and _current(request, jobs) and not _judge_again(request, study):
         print(f"nothing to do: all {len(jobs)} jobs are done. Report: {_relative(report, request)}")
         return _exit_code(jobs, request.root, ())
+    ended, ran = run_missing(request, cfg, jobs, tasks)
+    if ended is not None:
+        return ended
+    finish(request, study, jobs)
+    return _exit_code(jobs, request.root, ran)
+
+
+def run_missing(
+    request: Request, cfg: Mapping[str, Any], jobs: Sequence[Job], tasks: Sequence[Task]
+) -> tuple[int | None, set[str]]:
+    """Run `tasks`, what is missing of `jobs`; return the exit code of an early end, or None, and what was started."""
     require(tasks, cfg["launch"], request.root)
     _announce(request, jobs, tasks, cfg)
     ran: set[str] = set()
@@ -94,17 +105,16 @@ def _reproduce(request: Request, study: Study, cfg: Mapping[str, Any], jobs: Seq
         signal = _run(request, tasks, cfg)
         if signal is not None:
             print("stopped; the same command continues")
-            return 128 + signal
+            return 128 + signal, ran
         reasons = [
             reason for task in tasks for job in task.jobs if (reason := stopped(job.folder(request.root)))
         ]
         if reasons:
             print(f"{len(reasons)} jobs stopped: {reasons[0]}\nThe same command continues.")
-            return EXIT_STOPPED
+            return EXIT_STOPPED, ran
         before, tasks = tasks, plan_tasks(jobs, request.root)
         tasks = tasks if _fell_apart(before, request.root) else []
-    finish(request, study, jobs)
-    return _exit_code(jobs, request.root, ran)
+    return None, ran
 
 
 def finish(request: Request, study: Study, jobs: Sequence[Job]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from common.errors import BadInputError
-from common.files import read_json
+from common.files import read_json, sha256
+from common.study.collect import REPEATED
 
 Json = dict[str, Any]
 Row = dict[str, Any]
@@ -30,12 +31,14 @@ class Result:
         head: claims.json without its claims.
         claims: the claims, in the study's order.
         environment: environment.json.
+        repeated: the entries of repeated.json that were compared with this table.csv, newest last.
     """
 
     folder: Path
     head: Json
     claims: list[Json]
     environment: Json
+    repeated: list[Json] = field(default_factory=list[Json])
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -76,10 +79,11 @@ def load(folder: Path) -> Result:
         head: Json = dict(read_json(path))
         extra = folder / "environment.json"
         environment: Json = dict(read_json(extra)) if extra.is_file() else {}
+        repeated = _repeated(folder)
     except ValueError as error:
         raise BadInputError(f"a JSON file in {folder} is damaged ({error}): restore it from git.") from error
     claims: list[Json] = list(head.pop("claims", []))
-    return Result(folder, head, claims, environment)
+    return Result(folder, head, claims, environment, repeated)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -139,6 +143,14 @@ def natural(text: object) -> tuple[float, str]:
     """A sort key that puts ``10`` after ``9``, and numbers before words."""
     word = str(text)
     return (float(word), "") if _NUMBER.fullmatch(word) else (float("inf"), word)
+
+
+def _repeated(folder: Path) -> list[Json]:
+    path, table = folder / REPEATED, folder / "table.csv"
+    if not path.is_file() or not table.is_file():
+        return []
+    compared = sha256(table)
+    return [entry for entry in objects(read_json(path)) if entry.get("table") == compared]
 
 
 def _parse(name: str, cell: str) -> str | int | float:

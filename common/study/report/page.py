@@ -14,6 +14,7 @@ from common.study.model import Claim, Study
 from common.study.report import tables
 from common.study.report.data import Json, Result, load, study_curves, texts
 from common.study.report.numbers import NONE
+from common.study.report.repeated import told
 from common.study.report.standing import stated, superseded
 from common.study.report.style import VERDICTS, Colours, arms, claim_series, figure_css, palette
 from common.study.report.view import claim_view, interval_name, slug
@@ -129,6 +130,7 @@ def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
         "curves": [drawn[name] for spec in study.curves if (name := f"curves-{slug(spec.id)}") in drawn],
         "figures": [drawn[name] for own in study.figures if (name := f"figure-{slug(own.id)}") in drawn],
         "stages": tables.stage_tables(study, result.rows),
+        "repeated": [told(entry) for entry in result.repeated],
         "facts": tables.facts(result),
         "command": tables.command(result),
         "cost": tables.cost(study, result),
