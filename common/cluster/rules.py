@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from dataclasses import dataclass, field
 
 from common.cluster.profile import no_account, seconds
@@ -84,6 +85,8 @@ def _time(site: Site, one: NodeClass, asked: Directives) -> list[str]:
     found: list[str] = []
     if one.hours is not None and asked.seconds > one.hours * 3600:
         found.append(f"walltime {asked.seconds / 3600:g} h is over the limit of {one.name}, {one.hours:g} h")
+    if asked.seconds < site.shortest:
+        found.append(f"walltime {asked.seconds} s is under what {site.title} takes, {site.shortest} s")
     total = asked.nodes * asked.seconds / 3600
     if site.node_hours is not None and asked.nodes > 1 and total > site.node_hours:
         found.append(f"{total:g} node-hours are over the limit of {site.node_hours:g} for one job")
@@ -106,14 +109,15 @@ def _shape(site: Site, one: NodeClass, asked: Directives, script: str) -> list[s
         found.append(f"filesystems is missing: add -l filesystems={site.filesystems}")
     if one.cores is not None and (asked.processes or 1) * (asked.threads or 1) > one.cores:
         found.append(
-            f"{asked.processes} processes of {asked.threads} threads, and {one.name} has {one.cores} cores"
+            f"{asked.processes or 1} processes of {asked.threads or 1} threads, "
+            f"and {one.name} has {one.cores} cores"
         )
     return [*found, *_processes(one, asked, script)]
 
 
 def _processes(one: NodeClass, asked: Directives, script: str) -> list[str]:
     """Processes that the script starts against those that it asked for, and against the devices."""
-    started = re.search(r"^exec (?:srun|mpirun|mpiexec) .*?-n (\d+)", script, re.MULTILINE)
+    started = re.search(r"^(?:.*; )?exec (?:srun|mpirun|mpiexec) .*?-n (\d+)", script, re.MULTILINE)
     if started is None:
         return []
     world, found = int(started.group(1)), list[str]()
@@ -185,21 +189,23 @@ def _sge(asked: Directives, line: str, site: Site) -> None:
 
 
 def _pjm(asked: Directives, line: str, site: Site) -> None:
-    option, _, value = line.partition(" ")
-    value = value.strip()
-    if not line.startswith("-"):
+    try:
+        option, *values = shlex.split(line)
+    except ValueError:  # an open quotation mark, or nothing
+        option, values = "", []
+    if not option.startswith("-"):
         asked.unread.append(line)
-    elif option == "-L":
-        for item in value.split(","):
+    elif option in ("-L", "--rsc-list", "--mpi") and values:
+        for item in values[0].split(","):
             key, _, given = item.partition("=")
-            if key == "rscgrp":
+            if key in ("rscgrp", "rg"):
                 asked.queue = given
             elif key == "node":
                 asked.nodes = _product(given)
             elif key == "elapse":
                 asked.seconds = seconds(given)
-    elif option == "--mpi" and value.startswith("max-proc-per-node="):
-        asked.processes = _number(value.partition("=")[2], line)
+            elif key == "max-proc-per-node":
+                asked.processes = _number(given, line)
 
 
 def _product(shape: str) -> int:

@@ -66,8 +66,9 @@ FAMILIES = {
     "pjm": Commands(
         submit=("pjsub",),
         job_id=r"Job (\d+) submitted",
-        list_jobs=lambda: ("pjstat",),
-        row=r"^(\d+) +\S+ +\S+ +(\w+) ",
+        list_jobs=lambda: ("pjstat", "--choose", "jid,st"),  # a site may change the columns shown by default
+        row=r"^(\d+) +(\w+) *$",
+        # RUNOUT may still be writing back what the job wrote; an ERROR stays listed until pjdel, and never runs again.
         ended=("EXT", "RJT", "CCL", "ERR"),
         cancel=("pjdel",),
     ),
@@ -97,7 +98,8 @@ def submit(site: Site, script: Path, account: str) -> str:
         match = re.search(family.job_id, line.strip())
         if match:
             return match.group(1)
-    raise SchedulerError(f"no job id in what {family.submit[0]} printed: {answer.stdout.strip()!r}")
+    said = f"{answer.stdout}{answer.stderr}".strip()  # some refusals end with 0
+    raise SchedulerError(f"no job id in what {family.submit[0]} printed: {said!r}")
 
 
 def living(site: Site) -> set[str]:

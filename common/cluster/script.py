@@ -134,7 +134,11 @@ def _body(
         lines += _staging(profile, ask)
     if profile.image:  # the data may lie outside the work tree, on the node's own disk
         lines.append('[ ! -d "$RETHESIS_DATA" ] || export {APPTAINER,SINGULARITY}_BIND="$RETHESIS_DATA"')
-    if len(commands) == 1:
+    if profile.site.scheduler == "pjm":
+        # Its signal at the limit goes to every process of the job, and those that do not know it die.
+        commands = [f"(trap '' XCPU; exec {command})" for command in commands]
+        lines.append("trap 'kill -TERM $(jobs -p) 2>/dev/null' XCPU")
+    elif len(commands) == 1:
         return [*lines, f"exec {commands[0]}"]
     return [
         *lines,
@@ -250,7 +254,8 @@ def _pjm(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
         f"-L rscgrp={one.name}",
         f"-L node={ask.nodes}",
         f"-L elapse={clock(ask.seconds)}",
-        f"--mpi max-proc-per-node={ask.processes}",
+        # Without a total PJM_MPI_PROC, from which the ranks know how many they are, is not defined.
+        f"--mpi proc={ask.world},max-proc-per-node={ask.processes}",
         "-j",
         f"-o {_scheduler_log(log)}",
     ]

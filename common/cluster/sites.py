@@ -57,6 +57,7 @@ class Site:
         retired: when and why it is gone; such a site refuses everything.
         unfinished: a user's jobs in the queue, running included, at most.
         node_hours: of one job at most.
+        shortest: seconds of walltime at least.
         fixed_cores: the class decides the cores of a job, and asking for them is refused.
         filesystems: the file systems that a job must name, joined by colons (Aurora).
         scratch: variable with the node-local folder.
@@ -77,6 +78,7 @@ class Site:
     retired: str = ""
     unfinished: int | None = None
     node_hours: float | None = None
+    shortest: int = 0
     fixed_cores: bool = False
     filesystems: str = ""
     scratch: str = "TMPDIR"
@@ -159,9 +161,10 @@ _ROWS = (
             NodeClass("small", 48, 0, 32, (1, 384), 72, whole=True),
             NodeClass("large", 48, 0, 32, (385, 12288), 24, whole=True),
         ),
-        account="-g", account_needed=True, launcher="mpiexec", scratch="PJM_LOCALTMP",
-        source="Fugaku user guide; resource groups small and large; `pjacl --rg small` decides for your group",
+        account="-g", account_needed=True, launcher="mpiexec", scratch="PJM_LOCALTMP", shortest=60,
+        source="Fugaku user guide, Use and job execution 1.52, 5.1.3; `pjacl --rg small` decides for your group",
         checked="2026-11-28",
+        proof="emulated: on a stub of PJM with these limits, written after its manuals; never run by us on Fugaku",
     ),
     Site(
         "lumi", "LUMI", "slurm",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +10,14 @@ from pathlib import Path
 import openpbs
 import pbs_stub
 import pytest
-from batches import Batch, end, quiet_bits
+from batches import (
+    SLOW,
+    STEPS,
+    Batch,
+    deadline_kill_and_packs,
+    outage_and_ctrl_c,
+    quiet_bits,
+)
 from house import make_house, wait_for
 from launches import launch_of, script_for
 
@@ -20,8 +26,6 @@ from common.cluster.script import Ask
 from common.cluster.sites import site
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-STEPS = "toy.steps=30"
-SLOW = 'launch.setup=["export TOY_SLEEP=0.3"]'  # PBS passes no environment on
 
 
 @pytest.fixture(scope="module", params=["stub", pytest.param("openpbs", marks=openpbs.mark)])
@@ -73,10 +77,8 @@ def test_what_abci_refuses_is_refused_with_its_words(
         monkeypatch.setenv(name, value)
     row = replace(site("abci3"), account=new.strip()) if old == " -P" else site("abci3")
     script = tmp_path / "job.sh"
-    text = script_for(launch_of("abci3"), Ask("a-0", seconds=3600)).replace(
-        "/gs/user/rethesis", str(tmp_path)
-    )
-    script.write_text(text.replace("exec python", "exec sleep 30 #").replace(old, new))
+    text = script_for(launch_of("abci3"), Ask("a-0", seconds=3600), tmp_path, ("sleep", "30"))
+    script.write_text(text.replace(old, new))
     if message:
         with pytest.raises(SchedulerError, match=message):
             submit(row, script, "grp")
@@ -88,12 +90,7 @@ def test_what_abci_refuses_is_refused_with_its_words(
 
 
 def test_a_deadline_a_kill_and_packs_end_with_the_same_bits(batch: Batch, quiet: dict[str, bytes]) -> None:
-    limit = ('launch.walltime="00:01:00"', "launch.margin=54", "launch.pack=2")
-    process = batch.start(STEPS, *limit, SLOW)
-    wait_for(lambda: len(batch.counts()) >= 2, 120)
-    batch.kill_workers()
-    end(process)
-    assert batch.house.bits() == quiet and len(batch.counts()) >= 8
+    deadline_kill_and_packs(batch, quiet)
 
 
 def test_the_walltime_itself_is_survived(batch: Batch, quiet: dict[str, bytes]) -> None:
@@ -114,32 +111,14 @@ def test_ctrl_c_leaves_no_orphan_and_a_dead_server_is_no_verdict(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "qstat").write_text(
-        f'#!/bin/sh\n[ -e {tmp_path}/down ] && {{ echo "cannot connect to server" >&2; exit 111; }}\n'
-        f'PATH={commands["PATH"]} exec qstat "$@"\n'
-    )
-    (tools / "qstat").chmod(0o755)
-    path = {"PATH": f"{tools}:{commands['PATH']}"}
-    process = batch.start(STEPS, SLOW, **path)
-    wait_for(lambda: len(batch.counts()) == 4, 120)
-    (tmp_path / "down").touch()
-    wait_for(lambda: len(list(batch.house.runs().glob("count/*/DONE"))) == 4)
-    (tmp_path / "down").unlink()
-    wait_for(lambda: "stacked" in "".join(batch.house.calls()))
-    process.send_signal(signal.SIGINT)
-    process.communicate()
     for name, value in commands.items():
         monkeypatch.setenv(name, value)
-    wait_for(lambda: not living(site("abci3")))
-    batch.run(STEPS)
-    assert batch.house.bits() == quiet and len(batch.counts()) == 4
+    outage_and_ctrl_c(batch, quiet, "qstat", tmp_path)
 
 
 def test_a_job_starts_in_its_folder_with_its_node_file(commands: dict[str, str], tmp_path: Path) -> None:
     ask = Ask("a-0", seconds=60, nodes=2, processes=2, gpus=2)
-    text = script_for(launch_of("abci3", node_class="rt_HF"), ask).replace("/gs/user/rethesis", str(tmp_path))
+    text = script_for(launch_of("abci3", node_class="rt_HF"), ask, tmp_path)
     start = text.index("exec mpirun")
     (tmp_path / "job.sh").write_text(text[:start] + f"exec cp $PBS_NODEFILE {tmp_path}/nodes\n")
     subprocess.run(

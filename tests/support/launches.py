@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def launch_of(name: str, **changes: Any) -> Profile:
     return profile(section(name, **changes))
 
 
-def script_for(chosen: Profile, ask: Ask) -> str:
-    """The script of an ask, with one program for each of its pack."""
-    programs = [["python", "-m", "common.study.job", f"runs/{n}"] for n in range(ask.pack)]
-    return render(chosen, ask, programs, HOME, [HOME / f"log{n}" for n in range(ask.pack)])
+def script_for(chosen: Profile, ask: Ask, home: Path = HOME, program: Sequence[str] = ()) -> str:
+    """The script of an ask, with one program for each of its pack: the job's, or the one given."""
+    programs = [
+        list(program) or ["python", "-m", "common.study.job", f"runs/{number}"] for number in range(ask.pack)
+    ]
+    return render(chosen, ask, programs, home, [home / f"log{number}" for number in range(ask.pack)])

@@ -8,13 +8,12 @@ and writes the output file when the job has ended. The same tests run on a real 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
+
+import stub_jobs
 
 LONGEST = 168 * 3600
 QUEUES = {"rt_HF": 128, "rt_HG": 1, "rt_HC": 1, "workq": 2}
@@ -23,13 +22,7 @@ KILL_DELAY = 2.0
 
 def install(folder: Path) -> dict[str, str]:
     """Write the commands; return the environment that finds them."""
-    (folder / "bin").mkdir(parents=True)
-    (folder / "jobs").mkdir()
-    for name in ("qsub", "qstat", "qdel"):
-        path = folder / "bin" / name
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).resolve()} {folder} {name} "$@"\n')
-        path.chmod(0o755)
-    return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    return stub_jobs.install(folder, __file__, ("qsub", "qstat", "qdel"))
 
 
 def refuse(message: str, code: int = 32) -> None:
@@ -87,63 +80,31 @@ def qsub(root: Path, words: list[str]) -> None:
     lines = [line.removeprefix("#PBS ") for line in script.splitlines() if line.startswith("#PBS ")]
     asked = directives([word for line in lines for word in shlex.split(line)])[0] | given
     nodes, wall = check(asked)
-    number = sum(1 for _ in (root / "jobs").iterdir()) + 1
-    folder = root / "jobs" / str(number)
-    folder.mkdir()
-    (folder / "script").write_text(script)
+    folder = stub_jobs.new_job(root, script)
     per_node = [
         item.partition("=")[2] for item in asked.get("select", "").split(":") if item.startswith("mpiprocs=")
     ]
     slots = int(per_node[0]) if per_node else 1
     (folder / "nodes").write_text("".join(f"pbs{n + 1}\n" * slots for n in range(nodes)))
     (folder / "asked.json").write_text(json.dumps(asked))
-    subprocess.Popen(
-        [sys.executable, __file__, str(root), "run", str(number), str(wall), asked.get("o", ""), str(Path.cwd())],
-        start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while not (folder / "pid").exists():
-        time.sleep(0.01)
-    print(f"{number}.pbs1")
+    stub_jobs.detach(__file__, root, "run", folder.name, str(wall), asked.get("o", ""), str(Path.cwd()))
+    stub_jobs.started(folder)
+    print(f"{folder.name}.pbs1")
 
 
 def run(root: Path, number: str, wall: str, output: str, workdir: str) -> None:
     """The server's and the node's part of one job."""
     folder = root / "jobs" / number
-    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")}
-    environment = keep | {
+    variables = {
         "HOME": str(root), "PBS_JOBID": f"{number}.pbs1", "PBS_NODEFILE": str(folder / "nodes"),
         "PBS_O_WORKDIR": workdir, "PBS_ENVIRONMENT": "PBS_BATCH",
     }  # fmt: skip
-    with (folder / "out").open("w") as out:
-        job = subprocess.Popen(
-            ["/bin/bash", str(folder / "script")], cwd=root, env=environment, stdout=out, stderr=out,
-            start_new_session=True,
-        )  # fmt: skip
-        (folder / "pid").write_text(str(job.pid))
-        try:
-            job.wait(float(wall))
-        except subprocess.TimeoutExpired:
-            end(job.pid)
-            job.wait()
-    if output:
-        Path(output).write_text((folder / "out").read_text())
-    (folder / "ended").touch()
-
-
-def end(session: int) -> None:
-    """SIGTERM to all processes of the job, and SIGKILL to what is left."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(session, number)
-        except ProcessLookupError:
-            return
-        deadline = time.monotonic() + KILL_DELAY
-        while time.monotonic() < deadline:
-            time.sleep(0.05)
+    stub_jobs.execute(folder, root, variables, float(wall), signal.SIGTERM, KILL_DELAY)
+    stub_jobs.over(folder, output)
 
 
 def qstat(root: Path) -> None:
-    live = [folder for folder in (root / "jobs").iterdir() if not (folder / "ended").exists()]
+    live = stub_jobs.alive(root)
     if live:
         print("Job id            Name             User              Time Use S Queue")
         print("----------------  ---------------- ----------------  -------- - -----")
@@ -157,7 +118,7 @@ def qdel(root: Path, words: list[str]) -> None:
     for word in words:
         folder = root / "jobs" / word.partition(".")[0]
         if folder.is_dir() and not (folder / "ended").exists():
-            end(int((folder / "pid").read_text()))
+            stub_jobs.end(int((folder / "pid").read_text()), signal.SIGTERM, KILL_DELAY)
 
 
 if __name__ == "__main__":
