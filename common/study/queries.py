@@ -149,8 +149,21 @@ def stale(root: Path) -> dict[tuple[str, str], str]:
             if path.is_file() and scale in scales(project, root):
                 _, _, jobs = prepare(Request(project, scale, root=root))
                 if read_json(path)["fingerprint"] != study_fingerprint(jobs):
-                    found[project, scale] = "the code or configuration moved on since this evidence was made"
+                    moved = "the code or configuration moved on since this evidence was made"
+                    found[project, scale] = f"{moved}{_repeated(path.parent)}"
     return found
+
+
+def _repeated(folder: Path) -> str:
+    """What the last `make repeat` found, to stand behind a sentence."""
+    from common.study.report.data import load
+
+    entries = load(folder).repeated
+    if not entries:
+        return ""
+    last = entries[-1]
+    commit = str(last["commit"])[:7]
+    return f"; at {commit}, {last['equal']} of {last['jobs']} jobs run again gave the same numbers"
 
 
 def _print_power(study: Study, request: Request, replicates: int) -> None:
