@@ -164,7 +164,12 @@ def augmented(sample: Sample, draw: torch.Generator) -> Sample:
 
 
 def _loader(
-    part: Chosen, sampler: Sampler[list[Key]], workers: int, seed: int = 0, augment: bool = False, **options: Any
+    part: Chosen,
+    sampler: Sampler[list[Key]],
+    workers: int,
+    seed: int = 0,
+    augment: bool = False,
+    **options: Any,
 ) -> DataLoader[Any]:
     if isinstance(part.samples, Glyphs) and not augment:
         return loader(Whole(part, part.samples), sampler, workers, collate_fn=_as_it_is, **options)
