@@ -64,8 +64,8 @@ def load_study(project: str) -> Study:
     return study
 
 
-def expand(study: Study, cfg: Mapping[str, Any], root: Path = ROOT) -> list[Job]:
-    """All jobs of a study at one configuration, producers before consumers.
+def expand(study: Study, cfg: Mapping[str, Any], root: Path = ROOT, cpu: str | None = None) -> list[Job]:
+    """All jobs of a study at one configuration, producers before consumers; on this CPU model, or as on another.
 
     Raises:
         BadInputError: the grid names an unknown stage or axis, a variant an unknown key, or a need has no job.
@@ -77,7 +77,7 @@ def expand(study: Study, cfg: Mapping[str, Any], root: Path = ROOT) -> list[Job]
     jobs: dict[str, list[Job]] = {}
     for stage in study.stages:
         points = _points(stage, cfg)
-        jobs[stage.name] = [_job(study, stage, point, cfg, jobs, root) for point in points]
+        jobs[stage.name] = [_job(study, stage, point, cfg, jobs, root, cpu) for point in points]
     return [job for stage in names for job in jobs[stage]]
 
 
@@ -151,6 +151,7 @@ def _job(
     cfg: Mapping[str, Any],
     earlier: Mapping[str, Sequence[Job]],
     root: Path,
+    cpu: str | None,
 ) -> Job:
     merged = _with_variants(stage, axes, cfg)
     inputs = {need.stage: _inputs(stage, need, axes, merged, earlier) for need in stage.needs}
@@ -163,7 +164,7 @@ def _job(
         "environment": environment(study.packages, str(cfg["device"]), int(cfg["threads"]))
         | (parallel.words(cfg) if stage.parallel else {}),
         "data": _call(stage.data)(config) if stage.data else "",
-        "host": _cpu() if stage.measures_host else "",
+        "host": (cpu or _cpu()) if stage.measures_host else "",
     }
     study_seeds = seed_values(cfg, "seeds")
     return Job(

@@ -147,8 +147,9 @@ def stale(root: Path) -> dict[tuple[str, str], str]:
         for scale in SCALES:
             path = root / "results" / project / scale / "claims.json"
             if path.is_file() and scale in scales(project, root):
-                _, _, jobs = prepare(Request(project, scale, root=root))
-                if read_json(path)["fingerprint"] != study_fingerprint(jobs):
+                written = read_json(path)  # on whatever CPU model: the code is what may be older
+                _, _, jobs = prepare(Request(project, scale, root=root), written.get("cpu"))
+                if written["fingerprint"] != study_fingerprint(jobs):
                     moved = "the code or configuration moved on since this evidence was made"
                     found[project, scale] = f"{moved}{_repeated(path.parent)}"
     return found

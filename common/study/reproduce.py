@@ -54,8 +54,8 @@ class Request:
         return self.root / "results" / ".runs" / self.project
 
 
-def prepare(request: Request) -> tuple[Study, dict[str, Any], list[Job]]:
-    """Study, configuration and jobs of a request.
+def prepare(request: Request, cpu: str | None = None) -> tuple[Study, dict[str, Any], list[Job]]:
+    """Study, configuration and jobs of a request; measurements as on another CPU model where one is given.
 
     Raises:
         BadInputError: an unknown name, key, stage or arm.
@@ -69,7 +69,7 @@ def prepare(request: Request) -> tuple[Study, dict[str, Any], list[Job]]:
     study = load_study(request.project)
     for claim in study.claims:
         check_claim(claim)
-    jobs = expand(study, cfg, request.root)
+    jobs = expand(study, cfg, request.root, cpu)
     return study, cfg, select(jobs, request.only) if request.only else jobs
 
 

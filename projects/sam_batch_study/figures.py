@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from common.study.report.style import ARM_COLOURS, MUTED, Colours
 from common.study.statistics import t_interval
@@ -48,17 +49,20 @@ def rho_by_batch(rows: Sequence[Row], scale: str) -> Figure:
     down, across = max(1, len(tasks)), max(1, len(methods))
     figure = Figure(figsize=(WIDTH, 0.3 + 2.8 * down), layout="constrained")
     panels = figure.subplots(down, across, sharey=True, squeeze=False)
+    shown: set[float] = set()
     for line, task in zip(panels, tasks, strict=False):
         for axes, method in zip(line, methods, strict=True):
             mine = _stage(rows, "sweep", task=task, method=method)
             if mine:
-                _heat(figure, axes, mine, COLOURS[method])
+                shown |= set(_heat(figure, axes, mine, COLOURS[method]))
             axes.set(xlabel="batch size B", title=f"{NAMES[method]}\n{TASKS[task][1]}")
         line[0].set_ylabel("rho")
+    panels[0, 0].set_yticks(np.log2(sorted(shown)), [f"{rho:g}" for rho in sorted(shown)])  # of all panels
     return figure
 
 
-def _heat(figure: Figure, axes: Axes, mine: Sequence[Row], colour: str) -> None:
+def _heat(figure: Figure, axes: Axes, mine: Sequence[Row], colour: str) -> list[float]:
+    """Draw one panel; return its values of rho."""
     batches = sorted({int(row["batch"]) for row in mine})
     keys = [key for key in mine[0] if key.startswith("error_at_") and mine[0][key] not in (None, "")]
     rhos = sorted(float(key.removeprefix("error_at_")) for key in keys)
@@ -76,8 +80,8 @@ def _heat(figure: Figure, axes: Axes, mine: Sequence[Row], colour: str) -> None:
     middle = [float(np.median(np.log2(_column(mine, "best_rho", batch=batch)))) for batch in batches]
     axes.plot(range(len(batches)), middle, color=colour)
     axes.set_xticks(range(len(batches)), [f"{batch:,}" for batch in batches])
-    axes.set_yticks(np.log2(rhos), [f"{rho:g}" for rho in rhos])
     figure.colorbar(drawn, ax=axes, label="validation error")
+    return rhos
 
 
 def rho_law(rows: Sequence[Row], scale: str) -> Figure:
@@ -86,30 +90,43 @@ def rho_law(rows: Sequence[Row], scale: str) -> Figure:
     tasks = [task for task in TASKS if any(row["task"] == task for row in swept)]
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     panels = figure.subplots(1, max(1, len(tasks)), squeeze=False)[0]
+    colours = dict(zip(sorted({int(row["batch"]) for row in swept}), ARM_COLOURS, strict=False))
     for axes, task in zip(panels, tasks, strict=False):
-        _law(axes, rows, task)
+        _law(axes, rows, task, colours)
         axes.set_title(TASKS[task][1])
     for axes in panels:
         axes.set(xlabel="norm of the normalised gradient / lambda_max", ylabel="best rho")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
+    shown = {
+        label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if shown:
+        figure.legend(
+            shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False
+        )
     return figure
 
 
-def _law(axes: Axes, rows: Sequence[Row], task: str) -> None:
+def _law(axes: Axes, rows: Sequence[Row], task: str, colours: Mapping[int, str]) -> None:
     arm = {"task": task, "method": "sam_batch"}
     tuned = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "sweep", **arm)}
     curved = {(row["seed"], int(row["batch"])): row for row in _stage(rows, "probe", **arm)}
     points: list[tuple[float, float]] = []
-    for colour, batch in zip(ARM_COLOURS, sorted({key[1] for key in tuned}), strict=False):
+    for batch, colour in colours.items():
         keys = [key for key in tuned if key[1] == batch and key in curved]
         x = [float(tuned[key]["norm"]) / float(curved[key]["middle_lambda"]) for key in keys]
         y = [float(tuned[key]["best_rho"]) for key in keys]
         points += zip(x, y, strict=True)
+        if not keys:
+            continue
         axes.loglog(x, y, "o", color=colour, markersize=4, fillstyle="none", label=f"B = {batch:,}")
     if points:
         x, y = np.array(points).T
         ends = np.array([np.nanmin(x), np.nanmax(x)])
         axes.loglog(ends, ends * np.exp(np.nanmean(np.log(y / x))), "--", color=MUTED, label="slope 1")
-        axes.legend(frameon=False)
 
 
 def sharpness(rows: Sequence[Row], scale: str) -> Figure:

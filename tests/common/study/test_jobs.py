@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from common.errors import BadInputError
 from common.study.jobs import Job, expand, select
 from common.study.model import Need, Stage, Study
+from common.tracking.provenance import cpu_model
 from tests.common.study.jobs_example import RUN, TEST, TRAIN, config
 
 
@@ -35,6 +37,15 @@ def test_an_entry_may_be_for_the_seeds_of_one_role_only() -> None:
     assert [(job.axes["arm"], job.role) for job in jobs] == [("a", "study")] * 3 + [("b", "validation")]
     with pytest.raises(BadInputError, match="validation"):
         expand(study(TRAIN), config(grid={"train": [{"arm": ["a"], "seeds": "validate"}]}))
+
+
+def test_a_measurement_of_another_cpu_model_is_another_job() -> None:
+    timed = study(replace(TRAIN, measures_host=True), TEST)
+    here, there = expand(timed, config()), expand(timed, config(), cpu="An abacus")
+    assert not {job.fingerprint for job in here} & {job.fingerprint for job in there}
+    assert [job.fingerprint for job in expand(timed, config(), cpu=cpu_model())] == [
+        job.fingerprint for job in here
+    ]
 
 
 def test_overlapping_products_name_a_job_once() -> None:

@@ -89,6 +89,9 @@ def test_a_changed_constant_is_told_and_new_evidence_ends_what_was_said(clone: H
     assert [(each["stage"], each["jobs"]) for each in entry["differing"]] == [("count", 1), ("stacked", 1)]
     assert [each["largest"] for each in entry["differing"]] == [0.5, 0.5]  # (6 - 3) / 6, and sums of it
     assert entry["changed"] == 2 and entry["packages"] == {"numpy": ["0.1", numpy]}
+    clone.run("dashboard")
+    index = (clone.root / "results" / ".site" / "index.html").read_text()
+    assert "since this evidence was made; at " in index and ", 2 of 4 jobs run again gave" in index
     assert "2 of the repeated jobs ran other code" in report(clone)
 
     clone.run("reproduce", *SMOKE, "--track", "off")

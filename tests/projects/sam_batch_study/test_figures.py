@@ -82,7 +82,8 @@ def test_tasks_do_not_share_a_panel() -> None:
     drawn = figures.rho_by_batch(rows() + extra, "laptop")
     titled = [axes for axes in drawn.axes if axes.get_title()]
     ticks = [[float(tick.get_text()) for tick in axes.get_yticklabels()] for axes in titled]
-    assert len(titled) == 2 and ticks[1] == [0.2, 0.4]
+    assert len(titled) == 2 and ticks[0] == ticks[1] == [0.1, 0.2, 0.4]
+    assert [len(axes.collections[0].get_array()) for axes in titled] == [3, 2]  # values of rho of its own
     circles = [line for line in titled[1].get_lines() if line.get_marker() == "o"]
     assert {float(y) for line in circles for y in line.get_ydata()} == {float(np.log2(0.4))}
     assert len(figures.rho_law(rows() + extra, "laptop").axes) == 2
