@@ -118,7 +118,8 @@ def difference(before: Cells, now: Cells) -> dict[str, float | None]:
         if name not in now:
             found[name] = None
         elif (a := float(before[name])) != (b := float(now[name])):
-            found[name] = abs(a - b) / max(abs(a), abs(b))
+            largest = max(abs(a), abs(b))
+            found[name] = abs(a / largest - b / largest)  # a - b may be too large for a float
     return found
 
 
