@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from batches import STUDY, Batch, end, quiet_bits
+from fitting import SMALL, fitting, ranks, score
 from house import make_house, wait_for
 from slurm import Slurm, missing
 
