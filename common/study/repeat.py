@@ -180,7 +180,7 @@ def _compare(
 def _nothing(request: Request, chosen: Sequence[Job]) -> BadInputError:
     if not chosen:
         return BadInputError(f"{request.project} has no job at scale {request.label} that could be repeated.")
-    clone, runs = f"/tmp/{request.project}", request.runs.relative_to(request.root)
+    clone, runs = f"../repeat-{request.project}", request.runs.relative_to(request.root)
     return BadInputError(
         f"these jobs are done already in {runs}, and may be the very runs that the evidence was written from. Repeat "
         f"in a fresh clone: git clone . {clone} && cd {clone} && make repeat PROJECT={request.project} "

@@ -104,7 +104,7 @@ def test_a_changed_constant_is_told_and_new_evidence_ends_what_was_said(clone: H
 def test_runs_of_the_evidence_itself_do_not_count(finished: House, tmp_path: Path) -> None:
     output = finished.run("repeat", *SMOKE, code=2)
     assert "these jobs are done already in results/.runs/toy" in output
-    assert "git clone . /tmp/toy && cd /tmp/toy && make repeat PROJECT=toy SCALE=smoke" in output
+    assert "git clone . ../repeat-toy && cd ../repeat-toy && make repeat PROJECT=toy SCALE=smoke" in output
     assert not entries(finished) and len(finished.calls()) == 8
 
     partly = House(Path(shutil.copytree(finished.root, tmp_path / "partly")))
