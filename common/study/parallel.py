@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from common.cluster.ranks import STRATEGIES
 from common.errors import BadInputError, unknown
 from common.study.model import Resources, Stage
-
-STRATEGIES = ("ddp", "fsdp")
 
 
 def resources(stage: Stage, cfg: Mapping[str, Any]) -> Resources:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from common.cluster.environment import StartedElsewhere
-from common.cluster.ranks import address, place, strategy
+from common.cluster.ranks import STRATEGIES, address, place, strategy
 from common.errors import BadInputError, StoppedError, unknown
 from common.training import checkpoint, stop
 from common.training.data import StepData
@@ -29,8 +29,6 @@ from common.training.guards import FiniteGuard
 from common.training.keeper import OWN, PROGRESS_SECONDS, Keeper
 from common.training.seeds import stream
 from common.training.sharded import Sharded
-
-STRATEGIES = ("ddp", "fsdp")
 
 
 class Alone:
