@@ -141,7 +141,7 @@ def predicted(rows: Sequence[Row], scale: str) -> Figure:
 
 def gains_by_layer(rows: Sequence[Row], scale: str) -> Figure:
     """Gain of every layer in every precision: hot filled, cold hollow."""
-    nets = sorted({str(row["net"]) for row in _stage(rows, "attribution")})
+    nets = _timed(rows)
     counts = [len(_layers(rows, net)) for net in nets] or [1]
     shown = [name for name in TIMED if name != "f32" and _has(rows, f"{name}_hot_gain")]
     figure = Figure(figsize=(WIDTH, 1.0 + 0.16 * sum(counts) + 0.3 * len(counts)), layout="constrained")
@@ -293,8 +293,13 @@ def _peak(rows: Sequence[Row], row: Row, name: str) -> float:
 
 def _nets(rows: Sequence[Row]) -> list[str]:
     """The networks that are shown layer by layer: those with convolutions."""
-    found = _stage(rows, "attribution")
-    return sorted({str(row["net"]) for row in found if kind_of(row) == "conv"})
+    return [net for net in _timed(rows) if any(kind_of(row) == "conv" for row in _layers(rows, net))]
+
+
+def _timed(rows: Sequence[Row]) -> list[str]:
+    """The networks with measured layers: none where the machine was noisy all the time."""
+    nets = sorted({str(row["net"]) for row in _stage(rows, "attribution")})
+    return [net for net in nets if _layers(rows, net)]
 
 
 def _layers(rows: Sequence[Row], net: str) -> list[Row]:

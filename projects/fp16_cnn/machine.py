@@ -179,17 +179,19 @@ def peak(precision: Precision, rounds: int, sample: float) -> float:
     return micro.peak_flops(precision, turns) / min(timing.hot({"": call}, rounds, sample)[""])
 
 
-def quiet_work(seconds: float = 0.002) -> Callable[[], float]:
+def quiet_work(seconds: float = 0.01) -> Callable[[], float]:
     """The fixed work of `timing.Quiet`: fp32 multiplications, seconds by the wall clock, the median of five runs.
 
     The wall clock also sees other processes, which take caches and memory away even where the CPU clock stands still.
+    A core that was idle or did lighter work runs faster for some milliseconds: two runs before the timed ones and
+    runs this long make a reading steady within 3 % where runs of 2 ms move by 16 % (Xeon, family 6 model 207).
     """
     precision, memory = PRECISIONS["f32"], aligned((64,), np.float32)
     kernel = compile_function(micro.peak_ir(precision), "kernel", 1, 1).call
     once = _bound(kernel, memory, 1000)
     turns = 1000 * timing.repetitions(once, seconds)
     call = _bound(kernel, memory, turns)
-    return lambda: statistics.median(timing.sample_of(call, 1, time.perf_counter) for _ in range(5))
+    return lambda: statistics.median([timing.sample_of(call, 1, time.perf_counter) for _ in range(7)][2:])
 
 
 def save(machine: Machine, folder: Path) -> None:

@@ -44,6 +44,9 @@ LAYERS = [
     layer("64>10 fc", f32_memory_us=70.0),
 ]
 
+NOISY = [{**{key: row[key] for key in ("stage", "layer", "count", "mflop", "kb")}, "net": "other"} for row in LAYERS]
+"""What a network's rows hold when the machine was noisy in every process."""
+
 
 def tool(name: str, ms: float, fp32: float) -> Row:
     ran = {"ran_f32": fp32, "ran_bf16": 1 - fp32, "ran_f16": 0.0}
@@ -54,7 +57,9 @@ TOOLS = [tool("own_f32", 2.0, 1.0), tool("openvino_f16", 1.0, 0.0)]
 
 
 @pytest.mark.parametrize("draw", DRAWN)
-@pytest.mark.parametrize("rows", [[], [MACHINE], [*LAYERS], [MACHINE, *LAYERS, *TOOLS]])
+@pytest.mark.parametrize(
+    "rows", [[], [MACHINE], [*LAYERS], [*NOISY], [MACHINE, *LAYERS, *NOISY], [MACHINE, *LAYERS, *TOOLS]]
+)
 def test_every_figure_is_drawn_from_what_there_is(draw: Any, rows: Sequence[Row]) -> None:
     figure = draw(rows, "laptop")
     figure.canvas.draw()
