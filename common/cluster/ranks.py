@@ -40,7 +40,7 @@ TABLE = (
     ),
     Variables("PALS", "PMI_RANK", "PMI_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE", "PALS_NODEID"),
     Variables("PMI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    Variables("PJM", "PMIX_RANK", "PJM_MPI_PROC", "PLE_RANK_ON_NODE"),
+    Variables("PJM", "PMIX_RANK", "PJM_MPI_PROC", "PLE_RANK_ON_NODE", "PJM_PROC_BY_NODE"),
     Variables("Slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "", "SLURM_NODEID"),
 )  # fmt: skip
 HOST_FILES = ("PBS_NODEFILE", "PE_HOSTFILE", "PJM_O_NODEINF")  # one host a line, the first word of it

@@ -179,7 +179,12 @@ def _staging(profile: Profile, ask: Ask) -> list[str]:
     """Copy the data to every node's own disk, once a node, whole or not at all."""
     local = f"${{{profile.site.scratch}:-/tmp}}/rethesis-data"
     copy = f'rm -rf "{local}" && mkdir -p "{local}" && cp -r "$RETHESIS_DATA/." "{local}"'
-    if ask.nodes > 1:
+    if ask.nodes > 1 and profile.site.scheduler == "pjm":
+        # Its mpiexec places processes by the directives alone: all of a node come, the first one copies.
+        there = f'"{local}.$PJM_JOBID"'
+        copy = f'exec 9>"{local}.lock" && flock 9 && {{ [ -e {there} ] || {{ {copy} && touch {there}; }}; }}'
+        copy = f"mpiexec -n {ask.world} bash -c {shlex.quote(copy)}"
+    elif ask.nodes > 1:
         number = str(ask.nodes)
         starter = {
             "srun": f"srun -n {number} --ntasks-per-node=1",

@@ -23,7 +23,7 @@ from common.cluster.profile import Profile, account, profile
 from common.cluster.script import Ask
 from common.errors import RethesisError
 from common.files import read_json, write_json, write_text
-from common.study.store import DONE, FAILED, STOPPED
+from common.study.store import DONE, FAILED, STOPPED, programs_of
 
 LAUNCH = "launch.json"  # of the engine: the profile, what each stage's jobs ask for
 REGISTRY = "submitted.jsonl"  # of the engine: one line a submission; it outlives the front door
@@ -31,7 +31,6 @@ LIVING = "living.json"  # of the engine: the last answer about all jobs
 VERDICTS = "verdicts"  # of the engine: a line ``id success|failed|running`` a job, which status.sh reads
 HALT = "HALT"  # of the engine: the front door was stopped, nothing more is submitted
 SUBMITTED = "submitted.json"  # of a job folder
-BETWEEN = "--"  # between the folders of two programs on a command line
 BACKOFF = (2, 5, 10, 20, 40, 80, 160)  # seconds between attempts while a scheduler does not answer
 SETTLE = 3  # polls that a shared file system may take to show what a job wrote
 
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
                 folders and Path(folders[-1]).suffix == ".sh"
             ):  # Snakemake's own job script, which we do not use
                 folders.pop()
-            print(submit(Path(engine), task, _programs(folders)))
+            print(submit(Path(engine), task, programs_of(folders)))
         else:
             poll(Path(engine))
     except RethesisError as error:
@@ -251,16 +250,6 @@ def _newer(path: Path, moment: float) -> bool:
         return path.stat().st_mtime >= moment
     except FileNotFoundError:
         return False
-
-
-def _programs(words: Sequence[str]) -> list[list[Path]]:
-    programs: list[list[Path]] = [[]]
-    for word in words:
-        if word == BETWEEN:
-            programs.append([])
-        else:
-            programs[-1].append(Path(word).resolve())
-    return programs
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from common.study.store import HISTORY, failure, is_done, read_metrics, study_fi
 
 FIXED = ("project", "scale", "stage", "status", "role", "fingerprint")
 POINTS = 60  # of one curve kept for the report
+CPUS = "cpus"  # folder of a result: claims and environment of the same study's runs on other CPU models
 REPEATED = "repeated.json"  # what `make repeat` found: it speaks about one table.csv
 
 Row = dict[str, Any]
@@ -69,6 +71,8 @@ def write_result(
     if not table.is_file() or table.read_bytes() != text.encode():
         (folder / REPEATED).unlink(missing_ok=True)  # it was about other numbers
         write_text(table, text)
+    if any(stage.measures_host for stage in study.stages):
+        _keep_other_cpu(folder, str(environment["cpu"]))
     write_text(folder / "curves.csv", csv_text(curve_rows(jobs, root), ("stage",)))
     write_json(folder / "environment.json", dict(environment))
     findings = judge(study.claims, rows, scale, worst_of(jobs))
@@ -83,6 +87,20 @@ def write_result(
     }
     write_json(folder / "claims.json", claims)
     return entries
+
+
+def _keep_other_cpu(folder: Path, cpu: str) -> None:
+    """Before measurements on another CPU model are replaced, set claims and environment aside, by the CPU's name."""
+    from common.study.report.view import slug
+
+    shutil.rmtree(folder / CPUS / slug(cpu), ignore_errors=True)  # the run at hand is newer
+    files = [folder / "claims.json", folder / "environment.json"]
+    before = str(read_json(files[0])["cpu"]) if all(file.is_file() for file in files) else cpu
+    if before != cpu:
+        aside = folder / CPUS / slug(before)
+        aside.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            write_text(aside / file.name, file.read_text(encoding="utf-8"))
 
 
 def environment_of(study: Study, jobs: Sequence[Job], root: Path, **extra: Any) -> dict[str, Any]:

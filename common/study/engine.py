@@ -19,11 +19,10 @@ from common.cluster.profile import profile
 from common.errors import RethesisError
 from common.files import read_json, write_json
 from common.study import batch
-from common.study.launch import Pack, packed
+from common.study.launch import Pack, cores, packed
 from common.study.model import Resources
-from common.study.store import write_spec
+from common.study.store import spoken, write_spec
 from common.study.tasks import Task
-from common.tracking.provenance import usable_cores
 
 # Only the existence of DONE counts: each flag was found necessary after kill -9 (ARCHITECTURE.md, "the engine").
 FLAGS = shlex.split(
@@ -33,13 +32,6 @@ GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.25
 SUBMISSION = 60.0  # seconds that a submission under way may take to end
 LINES = 20  # of a process's output that are shown
-
-
-def cores(launch: Mapping[str, Any]) -> int:
-    """Processes at once that the launch profile allows, on this machine by default a core each."""
-    if launch["executor"] == "batch":
-        return int(launch["jobs"]) * int(launch["pack"])
-    return int(launch["cores"] or usable_cores())
 
 
 def minutes(tasks: Sequence[Task], launch: Mapping[str, Any]) -> float:
@@ -112,15 +104,18 @@ def write_plan(
     (engine / "logs").mkdir(parents=True, exist_ok=True)
     packs = packed(tasks, launch)
     planned = {pack.name: _planned(pack, scale, root) for pack in packs}
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.stage, []).append(task)
     stages = {
-        task.stage: {
-            "threads": _threads(task, launch),
-            "memory_mb": int(task.jobs[0].resources.memory_gb * 1000),
-            "gpus": task.jobs[0].resources.gpus,
-            "nodes": task.jobs[0].resources.nodes,
-            "start": shlex.join(_start(task.jobs[0].resources)),
+        stage: {
+            "threads": _threads(group[0], launch),
+            "memory_mb": int(max(task.jobs[0].resources.memory_gb for task in group) * 1000),
+            "gpus": group[0].jobs[0].resources.gpus,
+            "nodes": group[0].jobs[0].resources.nodes,
+            "start": shlex.join(_start(group[0].jobs[0].resources)),
         }
-        for task in tasks
+        for stage, group in groups.items()
     }
     if launch["executor"] == "batch":
         asks = {pack.name: asdict(pack.ask) for pack in packs if pack.ask}
@@ -163,7 +158,8 @@ def output_of(folder: Path, root: Path) -> str:
                 path.parent / "logs" / f"{task}{suffix}" for n in numbers for suffix in (".log", f".{n}.log")
             ]
             for log in (one for one in logs if one.is_file()):
-                return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:])
+                text = spoken(folder, log.read_text(encoding="utf-8", errors="replace"))
+                return "\n".join(text.splitlines()[-LINES:])
     return ""
 
 

@@ -1,16 +1,19 @@
-"""One process of a study: ``python -m common.study.job FOLDER [FOLDER ...]``.
+"""Programs of a study: ``python -m common.study.job FOLDER [FOLDER ...] [-- FOLDER ...]``.
 
-Each folder holds a job.json. Several folders are members of one stacked stage and run as one program.
+Each folder holds a job.json. Several folders are members of one stacked stage and run as one program. Programs behind
+``--`` are of the same stage and run one after the other, each in a process of its own that is forked after the imports,
+which take longer than a short program.
 """
 
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -36,11 +39,13 @@ from common.study.store import (
     STOPPED,
     append_index,
     given_up,
+    header,
     is_done,
     locked,
     mark_done,
     mark_failed,
     mark_stopped,
+    programs_of,
     read_metrics,
 )
 from common.tracking.provenance import finished, provenance
@@ -75,6 +80,28 @@ def main(folders: Sequence[Path], root: Path = ROOT) -> int:
         except BaseException as error:
             return _fail(todo, error)
     return 0
+
+
+def series(several: Sequence[Sequence[Path]], root: Path = ROOT) -> int:
+    """Run each program in a forked process; return the exit code of the first that failed, or 0."""
+    stop.install()
+    with suppress(Exception):  # what fails here fails again in the program, which says so where people look
+        spec = read_json(several[0][0] / SPEC)
+        _set_environment(spec)
+        _function(spec)
+    codes: list[int] = []
+    for folders in several:
+        print(header(folders), flush=True)
+        child = multiprocessing.get_context("fork").Process(target=_exit, args=(folders, root))
+        child.start()
+        child.join()
+        codes.append(child.exitcode or 0)
+    failed = next((code for code in codes if code), 0)
+    return failed if failed >= 0 else 128 - failed
+
+
+def _exit(folders: Sequence[Path], root: Path) -> None:
+    sys.exit(main(folders, root))
 
 
 def run(folders: Sequence[Path], root: Path = ROOT) -> None:
@@ -119,11 +146,15 @@ def follow(folders: Sequence[Path], root: Path = ROOT) -> int:
 
 
 def _call(specs: Sequence[Mapping[str, Any]], members: Sequence[Member]) -> Sequence[Metrics]:
-    module, _, name = specs[0]["run"].partition(":")
-    function = getattr(importlib.import_module(module), name)
+    function = _function(specs[0])
     if specs[0]["stacked"]:
         return function(members)
     return [function(member.cfg, member.inputs, member.out) for member in members]
+
+
+def _function(spec: Mapping[str, Any]) -> Callable[..., Any]:
+    module, _, name = spec["run"].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _member(spec: Mapping[str, Any], folder: Path, root: Path) -> Member:
@@ -197,4 +228,5 @@ def _fail(folders: Sequence[Path], error: BaseException) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main([Path(name).resolve() for name in sys.argv[1:]]))
+    several = programs_of(sys.argv[1:])
+    sys.exit(main(several[0]) if len(several) == 1 else series(several))

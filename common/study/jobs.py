@@ -6,7 +6,7 @@ import copy
 import importlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from common.study import parallel
 from common.study.config import ROOT, flatten, lookup
 from common.study.fingerprint import code_hashes, environment, short
 from common.study.model import AxisValue, Need, Resources, Stage, Study
+
+ESTIMATES = ("minutes", "megabytes", "memory_gb")
+"""Config sections stage -> number, which variants may change and no fingerprint holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Job:
         inputs: producer stage -> its jobs, sorted by axes.
         parts: what the fingerprint is made of, for `make why`.
         fingerprint: 16 hex digits; the folder's name.
-        resources: those of the stage, with the processes and devices of the configuration.
+        resources: those of the stage, with the memory, processes and devices of the configuration.
         role: "study", or "validation" for the seeds that choices are made on.
         minutes: estimate for one process.
         megabytes: estimate for the folder.
@@ -166,7 +169,7 @@ def _job(
         "data": _call(stage.data)(config) if stage.data else "",
         "host": (cpu or _cpu()) if stage.measures_host else "",
     }
-    study_seeds = seed_values(cfg, "seeds")
+    study_seeds, asked = seed_values(cfg, "seeds"), parallel.resources(stage, cfg)
     return Job(
         project=study.name,
         stage=stage,
@@ -175,7 +178,7 @@ def _job(
         inputs=inputs,
         parts=parts,
         fingerprint=short({"stage": stage.name, **parts}),
-        resources=parallel.resources(stage, cfg),
+        resources=replace(asked, memory_gb=float(merged["memory_gb"].get(stage.name, asked.memory_gb))),
         role="study" if axes.get("seed", None) is None or axes["seed"] in study_seeds else "validation",
         minutes=float(merged["minutes"].get(stage.name, 1.0)),
         megabytes=float(merged["megabytes"].get(stage.name, 1.0)),
@@ -193,7 +196,7 @@ def _code(stage: Stage, axes: Mapping[str, AxisValue]) -> tuple[str, ...]:
 
 
 def _with_variants(stage: Stage, axes: Mapping[str, AxisValue], cfg: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {key: copy.deepcopy(cfg[key]) for key in (*stage.config, "minutes", "megabytes")}
+    merged = {key: copy.deepcopy(cfg[key]) for key in (*stage.config, *ESTIMATES)}
     for axis in stage.axes:
         values: dict[AxisValue, dict[str, Any]] = cfg["variants"].get(axis) or {}
         changes = values.get(axes[axis]) or {}
@@ -207,7 +210,7 @@ def _with_variants(stage: Stage, axes: Mapping[str, AxisValue], cfg: Mapping[str
 
 def _merge(base: dict[str, Any], change: Mapping[str, Any], where: str) -> None:
     for key, value in change.items():
-        if key not in base and not where.endswith((".minutes", ".megabytes")):
+        if key not in base and where.rpartition(".")[2] not in ESTIMATES:
             raise unknown(f"key in {where}", key, base)
         if isinstance(base.get(key), dict) and isinstance(value, Mapping):
             _merge(base[key], value, f"{where}.{key}")  # pyright: ignore[reportUnknownArgumentType]

@@ -1,4 +1,4 @@
-"""What a batch launch will ask of its site: tasks packed into jobs, each with what it asks for and its script."""
+"""Tasks packed into what the engine starts; for a scheduler with what each job asks for, and its script."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from typing import Any
 
 from common.cluster import script
 from common.cluster.profile import Profile, profile
+from common.cluster.sites import NodeClass, node_class
 from common.study.fingerprint import short
 from common.study.tasks import Task
+from common.tracking.provenance import usable_cores
 
 ROUND = 300  # walltimes are whole five minutes
+SHORT = 0.25  # minutes: of a shorter task the imports are a large part
+SERIES = 2.0  # minutes of short tasks in one process
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Tasks that one job of the scheduler runs side by side; the engine's node of the dependency graph.
+    """Tasks that one process runs one after the other, or one job of a scheduler side by side.
 
     Attributes:
-        name: of the job.
+        name: of the node in the engine's dependency graph.
         tasks: of one stage.
         needs: names of packs.
         ask: what the job asks for; None where there is no scheduler.
@@ -41,26 +45,62 @@ class Pack:
 
 
 def packed(tasks: Sequence[Task], launch: Mapping[str, Any]) -> list[Pack]:
-    """The engine's jobs: on this machine one a task, for a scheduler up to ``launch.pack`` tasks of one stage."""
-    if launch["executor"] == "local":
-        return [Pack(task.name, (task,), task.needs) for task in tasks]
-    chosen = profile(launch)
+    """The engine's jobs, each of one stage: for a scheduler up to ``launch.pack`` tasks, here several if short."""
+    chosen = None if launch["executor"] == "local" else profile(launch)
     stages: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
         stages[task.stage].append(task)
     chunks: list[list[Task]] = []
     for group in stages.values():
-        stage = group[0].jobs[0].stage
-        resources = group[0].jobs[0].resources
-        alone = stage.measures_host or resources.gpus or resources.nodes * resources.processes > 1
-        size = 1 if alone else chosen.pack
-        chunks += [group[start : start + size] for start in range(0, len(group), size)]
+        chunks += _chunks(group, _size(group, launch), chosen)
     owner = {task.name: _name(chunk) for chunk in chunks for task in chunk}
     packs: list[Pack] = []
     for chunk in chunks:
         needs = {owner[need] for task in chunk for need in task.needs}
-        packs.append(Pack(_name(chunk), tuple(chunk), tuple(sorted(needs)), ask(chosen, chunk)))
+        asked = ask(chosen, chunk) if chosen else None
+        packs.append(Pack(_name(chunk), tuple(chunk), tuple(sorted(needs)), asked))
     return packs
+
+
+def cores(launch: Mapping[str, Any]) -> int:
+    """Processes at once that the launch profile allows, on this machine by default a core each."""
+    if launch["executor"] == "batch":
+        return int(launch["jobs"]) * int(launch["pack"])
+    return int(launch["cores"] or usable_cores())
+
+
+def _chunks(tasks: Sequence[Task], size: int, chosen: Profile | None) -> list[list[Task]]:
+    """Tasks in groups of at most `size`, and of what fits together into the memory of the site's largest node."""
+    nodes = [one.memory_gb or math.inf for one in _classes(chosen)] if chosen else []
+    room = max(nodes, default=math.inf)
+    chunks: list[list[Task]] = [[]]
+    for task in tasks:
+        if len(chunks[-1]) == size or (chunks[-1] and _memory([*chunks[-1], task]) > room):
+            chunks.append([])
+        chunks[-1].append(task)
+    return chunks
+
+
+def _classes(chosen: Profile) -> Sequence[NodeClass]:
+    return [node_class(chosen.site, chosen.node_class)] if chosen.node_class else chosen.site.classes
+
+
+def _memory(tasks: Sequence[Task]) -> float:
+    """GB a node of tasks side by side."""
+    return sum(task.jobs[0].resources.memory_gb * task.jobs[0].resources.processes for task in tasks)
+
+
+def _size(tasks: Sequence[Task], launch: Mapping[str, Any]) -> int:
+    """How many of a stage's tasks share a process or a scheduler's job; every core here keeps something to do."""
+    resources = tasks[0].jobs[0].resources
+    if tasks[0].alone or resources.gpus or resources.nodes * resources.processes > 1:
+        return 1
+    if launch["executor"] == "batch":
+        return int(launch["pack"])
+    longest = max(task.minutes for task in tasks)
+    if longest > SHORT:
+        return 1
+    return min(math.ceil(len(tasks) / cores(launch)), math.floor(SERIES / max(longest, 0.01)))
 
 
 def ask(chosen: Profile, tasks: Sequence[Task]) -> script.Ask:
@@ -76,7 +116,7 @@ def ask(chosen: Profile, tasks: Sequence[Task]) -> script.Ask:
         processes=max(resources.processes, resources.gpus),
         gpus=resources.gpus,
         threads=int(job.parts["environment"]["threads"]),
-        memory_gb=resources.memory_gb * max(len(tasks), resources.processes),
+        memory_gb=_memory(tasks),
         pack=len(tasks),
     )
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from common.study.jobs import Job
 from common.study.store import failure, is_done
 from common.study.tasks import Task
 
@@ -43,9 +42,8 @@ def share(folder: Path) -> float | None:
         return None
 
 
-def state(job: Job, root: Path, started: float) -> State:
+def state(folder: Path, started: float) -> State:
     """Where a job stands; progress written before `started` (an earlier run's) counts as waiting."""
-    folder = job.folder(root)
     if is_done(folder):
         return "done"
     if failure(folder) and (folder / "FAILED").stat().st_mtime >= started:
@@ -82,7 +80,8 @@ class Watch:
             return
         self.last = time.time()
         states: dict[str, list[State]] = {
-            task.name: [state(job, self.root, self.started) for job in task.jobs] for task in self.tasks
+            task.name: [state(job.folder(self.root), self.started) for job in task.jobs]
+            for task in self.tasks
         }
         if self.live:
             self.live.update(self.table(states), refresh=True)

@@ -13,6 +13,7 @@ from common.study import engine
 from common.study.collect import status as status_of
 from common.study.config import SCALES, projects, scales
 from common.study.jobs import Job, seed_values
+from common.study.launch import cores, packed
 from common.study.model import Study
 from common.study.progress import duration
 from common.study.reproduce import Request, prepare
@@ -25,14 +26,15 @@ def plan(request: Request) -> None:
     """Print jobs, processes, minutes, disk, replicates and power of a study; start nothing."""
     study, cfg, jobs = prepare(request)
     tasks = plan_tasks(jobs, request.root)
-    number = engine.cores(cfg["launch"])
+    packs, number = packed(tasks, cfg["launch"]), cores(cfg["launch"])
     print(f"{study.name} at scale {request.label}: {len(jobs)} jobs")
     print(f"{'stage':<14}{'jobs':>6}{'done':>6}{'processes':>11}{'minutes':>9}{'MB':>8}")
     for stage in study.stages:
         mine = [job for job in jobs if job.stage.name == stage.name]
         done = sum(is_done(job.folder(request.root)) for job in mine)
-        left = [task for task in tasks if task.stage == stage.name]
-        minutes, size = sum(task.minutes for task in left), sum(job.megabytes for job in mine)
+        left = [pack for pack in packs if pack.stage == stage.name]
+        minutes = sum(task.minutes for pack in left for task in pack.tasks)
+        size = sum(job.megabytes for job in mine)
         print(f"{stage.name:<14}{len(mine):>6}{done:>6}{len(left):>11}{minutes:>9.1f}{size:>8.0f}")
     time = (
         f"about {duration(engine.minutes(tasks, cfg['launch']))} on {number} cores"

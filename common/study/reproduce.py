@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,10 @@ from common.study.collect import environment_of, overrides_label, status, write_
 from common.study.config import ROOT, compose
 from common.study.contrast import check_claim
 from common.study.jobs import Job, expand, load_study, select
+from common.study.launch import cores, packed
 from common.study.launch_check import require
 from common.study.model import Study
-from common.study.progress import Watch, duration
+from common.study.progress import Watch, duration, state
 from common.study.store import failure, locked, stopped, study_fingerprint
 from common.study.tasks import Task, plan_tasks
 
@@ -100,7 +102,9 @@ def run_missing(
     require(tasks, cfg["launch"], request.root)
     _announce(request, jobs, tasks, cfg)
     ran: set[str] = set()
+    failed: set[str] = set()
     while tasks:
+        began = time.time()
         ran |= {job.fingerprint for task in tasks for job in task.jobs}
         signal = _run(request, tasks, cfg)
         if signal is not None:
@@ -112,8 +116,11 @@ def run_missing(
         if reasons:
             print(f"{len(reasons)} jobs stopped: {reasons[0]}\nThe same command continues.")
             return EXIT_STOPPED, ran
-        before, tasks = tasks, plan_tasks(jobs, request.root)
-        tasks = tasks if _fell_apart(before, request.root) else []
+        # What only waited for another task of its producers' process, and the members of a stack that diverged.
+        failed |= {job.fingerprint for task in tasks for job in _lost(task, request.root, began)}
+        before, tasks = {task.name for task in tasks}, plan_tasks(jobs, request.root, without=failed)
+        if before == {task.name for task in tasks}:
+            break
     return None, ran
 
 
@@ -148,20 +155,21 @@ def _circumstances(request: Request, git: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(request: Request, tasks: Sequence[Task], cfg: Mapping[str, Any]) -> int | None:
     scratch = request.runs / ".engine" / request.label
-    with Watch(tasks, request.root, engine.cores(cfg["launch"])) as watch, _live(request):
+    with Watch(tasks, request.root, cores(cfg["launch"])) as watch, _live(request):
         return engine.run(
             tasks, scale=request.scale, engine=scratch, launch=cfg["launch"], root=request.root, watch=watch
         )
 
 
 def _announce(request: Request, jobs: Sequence[Job], tasks: Sequence[Task], cfg: Mapping[str, Any]) -> None:
-    cores = engine.cores(cfg["launch"])
-    minutes = engine.minutes(tasks, cfg["launch"])
-    where = f"{cores} cores" if cfg["launch"]["executor"] == "local" else f"{request.launch}, {cores} at once"
+    launch = cfg["launch"]
+    number, minutes = cores(launch), engine.minutes(tasks, launch)
+    where = f"{number} cores" if launch["executor"] == "local" else f"{request.launch}, {number} at once"
     open_jobs = sum(len(task.jobs) for task in tasks)
     print(
         f"{request.project} at scale {request.label}: {open_jobs} of {len(jobs)} jobs to run in "
-        f"{len(tasks)} processes, about {duration(minutes)} on {where} ({minutes * cores / 60:.2f} core-hours)",
+        f"{len(packed(tasks, launch))} processes, about {duration(minutes)} on {where} "
+        f"({minutes * number / 60:.2f} core-hours)",
         flush=True,
     )
 
@@ -204,13 +212,14 @@ def _judge_again(request: Request, study: Study) -> bool:
     return False
 
 
-def _fell_apart(tasks: Sequence[Task], root: Path) -> bool:
-    """Whether a stack of several members stopped on a non-finite number: they are then run one by one."""
-    return any(
-        len(task.jobs) > 1
-        and any(failure(job.folder(root)).get("exit_code") == EXIT_NON_FINITE for job in task.jobs)
-        for task in tasks
-    )
+def _lost(task: Task, root: Path, began: float) -> list[Job]:
+    """The jobs of a process that ended without DONE since `began`; a stack that diverged is run one by one instead."""
+    folders = {job: job.folder(root) for job in task.jobs}
+    if len(folders) > 1 and any(
+        failure(folder).get("exit_code") == EXIT_NON_FINITE for folder in folders.values()
+    ):
+        return []
+    return [job for job, folder in folders.items() if state(folder, began) in ("failed", "running")]
 
 
 def _exit_code(jobs: Sequence[Job], root: Path, ran: Sequence[str] | set[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +44,17 @@ class Task:
         return self.jobs[0].stage.measures_host
 
 
-def plan_tasks(jobs: Sequence[Job], root: Path) -> list[Task]:
+def plan_tasks(jobs: Sequence[Job], root: Path, without: Set[str] = frozenset()) -> list[Task]:
     """The processes that a study still needs, producers first.
 
     Jobs that failed twice deterministically are left out, and so is all that reads them.
+
+    Args:
+        jobs: of a study, producers first.
+        root: the repository's root.
+        without: fingerprints of jobs to leave out likewise.
     """
-    out_of_reach: set[str] = set()
+    out_of_reach = set(without)
     for job in jobs:  # producers stand before consumers
         inputs = [need for needs in job.inputs.values() for need in needs]
         if given_up(job.folder(root)) or any(need.fingerprint in out_of_reach for need in inputs):

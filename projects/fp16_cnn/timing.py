@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from projects.fp16_cnn import cpu
 from projects.fp16_cnn.compiler import compile_function
 from projects.fp16_cnn.ir.emitter import Emitter
 from projects.fp16_cnn.packing import ALIGNMENT
@@ -82,19 +83,24 @@ def medians(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def flush_ir() -> str:
-    """kernel(p, lines): take `lines` cache lines from `p` on out of every cache (clflush), then wait for memory."""
+def flush_ir(optimised: bool) -> str:
+    """kernel(p, lines): take `lines` cache lines from `p` on out of every cache, then wait for memory.
+
+    Args:
+        optimised: by clflushopt, whose calls do not wait for each other as those of clflush do.
+    """
+    flush = "llvm.x86.clflushopt" if optimised else "llvm.x86.sse2.clflush"
     e = Emitter()
-    e.declarations |= {"declare void @llvm.x86.sse2.clflush(ptr)", "declare void @llvm.x86.sse2.mfence()"}
+    e.declarations |= {f"declare void @{flush}(ptr)", "declare void @llvm.x86.sse2.mfence()"}
     with e.loop("%lines") as loop:
-        e.line(f"call void @llvm.x86.sse2.clflush(ptr {e.address('%p', e.multiply(loop.index, ALIGNMENT))})")
+        e.line(f"call void @{flush}(ptr {e.address('%p', e.multiply(loop.index, ALIGNMENT))})")
     e.line("call void @llvm.x86.sse2.mfence()")
     return e.function("kernel", [("ptr", "%p"), ("i64", "%lines")])
 
 
 def emptier(regions: Sequence[tuple[int, int]]) -> Call:
     """A function that takes regions of memory, each (address, bytes), out of every cache."""
-    flush = compile_function(flush_ir(), "kernel", 1, 1).call
+    flush = compile_function(flush_ir(cpu.has("clflushopt")), "kernel", 1, 1).call
     lines = [(address, -(-size // ALIGNMENT)) for address, size in regions if size]
 
     def empty() -> None:

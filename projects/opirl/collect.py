@@ -40,7 +40,8 @@ class Collector:
         d, a = setting.spec.obs_dim + 1, setting.spec.act_dim
         self.envs = EnvBatch(setting.env, setting.seeds, copies=1)
         self.counters = [Counters() for _ in setting.seeds]
-        self.replay = Replay(self.members, setting.steps + 16, d, a)
+        # Twice the steps leaves room for absorbing rows: pages never written cost no memory, growing copies all rows.
+        self.replay = Replay(self.members, 2 * setting.steps + 16, d, a)
         self.streams = Streams(
             setting.seeds, "explore", {"eps": ("normal", (1, a)), "u": ("uniform", (1, a))}
         )

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from common.data.source import root
 from common.errors import BadInputError, unknown
+from projects.proxy_isa.bn_inception import BNInception, published
 
 POOLS = ("avg", "avg+max")
+BN_INCEPTION = "bn_inception"
 GROUPS = 8
 
 
@@ -91,8 +94,8 @@ def build(options: Mapping[str, Any], shape: Sequence[int]) -> Embedder:
     """The embedder that the config section `net` describes.
 
     Args:
-        options: `kind` "glyph_cnn" (`channels`), or the name of a timm model (`pool`, `weights`: a file of its state
-            dict, or null for random ones); `dim`.
+        options: `kind` "glyph_cnn" (`channels`), or "bn_inception" or the name of a timm model (`pool`, `weights`: a
+            file of its state dict, below the folder of data sets, or null for random ones); `dim`.
         shape: (channels, height, width) of an image.
 
     Raises:
@@ -104,7 +107,7 @@ def build(options: Mapping[str, Any], shape: Sequence[int]) -> Embedder:
         with torch.no_grad():
             width = features(torch.zeros(1, *shape)).shape[1]
         return Embedder(features, width, dim)
-    return _timm(kind, options, dim)
+    return _pooled(kind, options, dim)
 
 
 def _glyph_cnn(channels: int, widths: Sequence[int]) -> nn.Sequential:
@@ -120,29 +123,45 @@ def _glyph_cnn(channels: int, widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*parts, nn.Flatten())
 
 
-def _timm(kind: str, options: Mapping[str, Any], dim: int) -> Embedder:
-    import timm
-
-    if not timm.is_model(kind):
-        raise unknown("net.kind", kind, ("glyph_cnn", *timm.list_models()))
+def _pooled(kind: str, options: Mapping[str, Any], dim: int) -> Embedder:
     pool, weights = str(options["pool"]), options["weights"]
+    backbone: Any = BNInception() if kind == BN_INCEPTION else _timm(kind)
     if pool not in POOLS:
         raise unknown("net.pool", pool, POOLS)
-    backbone: Any = timm.create_model(kind, num_classes=0, global_pool="")
     if weights is not None:
         _load(backbone, str(weights), kind)
     return Embedder(Pooled(backbone, pool == "avg+max"), int(backbone.num_features), dim)
 
 
-def _load(backbone: nn.Module, path: str, kind: str) -> None:
+def _timm(kind: str) -> nn.Module:
+    import timm
+
+    if not timm.is_model(kind):
+        raise unknown("net.kind", kind, ("glyph_cnn", BN_INCEPTION, *timm.list_models()))
+    return timm.create_model(kind, num_classes=0, global_pool="")
+
+
+def _load(backbone: nn.Module, name: str, kind: str) -> None:
+    path = root() / name
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        backbone.load_state_dict(state)
+        backbone.load_state_dict(published(state) if kind == BN_INCEPTION else state)
     except FileNotFoundError as error:
         raise BadInputError(
-            f"net.weights: there is no file {path}. Save timm's pretrained {kind} there, on a machine with a network: "
-            f"torch.save(timm.create_model({kind!r}, pretrained=True, num_classes=0).state_dict(), ...). Scale laptop "
+            f"net.weights: there is no file {path} (RETHESIS_DATA chooses the folder). {_source(kind)} Scale laptop "
             "needs none."
         ) from error
     except RuntimeError as error:
         raise BadInputError(f"net.weights: {path} does not fit {kind}: {error}") from error
+
+
+def _source(kind: str) -> str:
+    if kind == BN_INCEPTION:
+        return (
+            "Put one of the published files bn_inception-52deb4733.pth or bn_inception-239d2248.pth there (46 MB, "
+            "ImageNet weights ported from Caffe, without a stated licence)."
+        )
+    return (
+        f"Save timm's pretrained {kind} there, on a machine with a network (the licence is on its model card): "
+        f"torch.save(timm.create_model({kind!r}, pretrained=True, num_classes=0).state_dict(), ...)."
+    )

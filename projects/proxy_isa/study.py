@@ -14,6 +14,8 @@ TASKS = {
     "sop": f"{HERE}.photographs:sop",
     "inshop": f"{HERE}.photographs:inshop",
 }
+# the same photographs for the other backbone, see configs/project/proxy_isa/paper.yaml
+TASKS |= {f"{name}_inception": f"{HERE}.photographs:{name}" for name in ("cub", "cars", "sop", "inshop")}
 TRAINING = ("data", "net", "train", "loss", "rule", "device")
 
 STUDY = Study(

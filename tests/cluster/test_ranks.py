@@ -28,7 +28,7 @@ FIFTH = {
     },
     "PALS": {"PMI_RANK": "5", "PMI_SIZE": "8", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "4", "PALS_NODEID": "1"},
     "PMI": {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "4"},
-    "PJM": {"PMIX_RANK": "5", "PJM_MPI_PROC": "8", "PLE_RANK_ON_NODE": "1"},
+    "PJM": {"PMIX_RANK": "5", "PJM_MPI_PROC": "8", "PLE_RANK_ON_NODE": "1", "PJM_PROC_BY_NODE": "4"},
     "Slurm": {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"},
 }  # fmt: skip
 
@@ -49,15 +49,18 @@ def test_the_inner_starter_knows_better() -> None:
         assert place(alone | FIFTH[inner]) == Place(5, 8, 1, 1, inner)
 
 
-@given(st.integers(1, 6), st.integers(1, 6))
-def test_nodes_filled_one_after_the_other(nodes: int, each: int) -> None:
+COUNTED = {
+    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+                 "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    "PJM": ("PMIX_RANK", "PJM_MPI_PROC", "PLE_RANK_ON_NODE", "PJM_PROC_BY_NODE"),
+}  # fmt: skip
+
+
+@given(st.sampled_from(sorted(COUNTED)), st.integers(1, 6), st.integers(1, 6))
+def test_nodes_filled_one_after_the_other(starter: str, nodes: int, each: int) -> None:
     for rank in range(nodes * each):
-        here = place(
-            {
-                "OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": str(nodes * each),
-                "OMPI_COMM_WORLD_LOCAL_RANK": str(rank % each), "OMPI_COMM_WORLD_LOCAL_SIZE": str(each),
-            }
-        )  # fmt: skip
+        numbers = (rank, nodes * each, rank % each, each)
+        here = place(dict(zip(COUNTED[starter], map(str, numbers), strict=True)))
         assert (here.node, here.local_rank) == divmod(rank, each)
 
 

@@ -108,3 +108,31 @@ def test_staging_copies_whole_or_fails(tmp_path: Path) -> None:
         subprocess.run(["bash", str(script)], env=environment, check=False, capture_output=True).returncode
         == 1
     )
+
+
+def test_on_fugaku_every_process_comes_and_one_of_each_node_copies(tmp_path: Path) -> None:
+    """The script's own staging lines, with an mpiexec that starts the processes of two nodes at the same time."""
+    data, tools = tmp_path / "data", tmp_path / "bin"
+    for folder in (data, tools):
+        folder.mkdir()
+    (data / "x").write_text("1")
+    start = 'while [ "$1" != bash ]; do shift; done\nfor i in 0 1 2 3 4 5 6 7; do\n'
+    start += f'  PJM_LOCALTMP={tmp_path}/node$((i / 4)) "$@" &\ndone\nwait -n && wait -n && wait\n'
+    count = f'printf . >>{tmp_path}/copies; exec /bin/cp "$@"\n'
+    for name, text in (("mpiexec", start), ("cp", count)):
+        (tools / name).write_text(f"#!/bin/bash\n{text}")
+        (tools / name).chmod(0o755)
+    for node in ("node0", "node1"):
+        (tmp_path / node).mkdir()
+    ask = Ask("a-0", seconds=1200, nodes=385, processes=4)
+    text = script_for(launch_of("fugaku", stage_data=True, node_class="large"), ask)
+    (staging,) = [line for line in text.splitlines() if "cp -r" in line]
+    assert "mpiexec -n 1540 bash" in staging
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "RETHESIS_DATA": str(data)}
+    for job in ("1", "2"):  # the next job on a node copies anew
+        subprocess.run(["bash", "-c", staging], env={**environment, "PJM_JOBID": job}, check=True)
+    assert (tmp_path / "copies").read_text() == "...."
+    assert [(tmp_path / node / "rethesis-data" / "x").read_text() for node in ("node0", "node1")] == [
+        "1",
+        "1",
+    ]

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from common.errors import BadInputError
 from common.files import read_json, sha256
-from common.study.collect import REPEATED
+from common.study.collect import CPUS, REPEATED
 
 Json = dict[str, Any]
 Row = dict[str, Any]
@@ -49,6 +49,17 @@ class Result:
     def curves(self) -> list[Row]:
         """curves.csv, likewise, in long form: stage, axes, step, key, value."""
         return read_rows(self.folder / "curves.csv")
+
+    @cached_property
+    def elsewhere(self) -> list[Result]:
+        """Runs of the same study on other CPU models: claims and environment, no rows."""
+        return [load(path.parent) for path in sorted(self.folder.glob(f"{CPUS}/*/claims.json"))]
+
+    @property
+    def cpus(self) -> list[str]:
+        """The CPU models that it was run on."""
+        known = self.environment
+        return texts(known.get("cpus")) or [str(known.get("cpu") or self.head.get("cpu") or "")]
 
     @property
     def project(self) -> str:

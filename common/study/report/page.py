@@ -123,6 +123,7 @@ def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
         "study": study, "project": result.project, "scale": result.scale, "changed": result.changed, "base": plain,
         "overrides": texts(result.environment.get("overrides")),
         "comparison": tables.comparison(result, load(base), study) if has_base else [],
+        "elsewhere": tables.elsewhere(result, study), "here": ", ".join(result.cpus),
         "claims": claims, "superseded": old,
         "tally": tables.tally(verdicts), "tally_text": tables.tally_text(verdicts),
         "verdicts": {verdict: (slug(verdict), symbol, words) for verdict, (symbol, words) in VERDICTS.items()},

@@ -47,7 +47,6 @@ def facts(result: Result) -> list[tuple[str, str]]:
     seeds, gpus, overrides = (texts(known.get(key)) for key in ("seeds", "gpus", "overrides"))
     commit = str(known.get("commit") or result.head.get("commit") or "")
     earlier = [each for each in texts(known.get("commits_of_jobs")) if each != commit]
-    cpus = texts(known.get("cpus")) or [str(known.get("cpu") or result.head.get("cpu") or "")]
     wall, cpu_hours = known.get("wall_minutes"), known.get("cpu_hours")
     found = [
         ("Scale", result.scale),
@@ -55,7 +54,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("Jobs kept from", ", ".join(earlier)),
         ("Study fingerprint", str(result.head.get("fingerprint") or "")),
         ("Seeds", f"{', '.join(seeds)} ({count(len(seeds))})" if seeds else ""),
-        ("CPU", ", ".join(cpus)),
+        ("CPU", ", ".join(result.cpus)),
         ("Cores", count(known.get("cores"))),
         ("GPU", ", ".join(gpus)),
         ("Python", str(known.get("python") or "")),
@@ -104,8 +103,19 @@ def tally_text(verdicts: Sequence[str]) -> str:
     return ", ".join(f"{times} {verdict}" for verdict, times in tally(verdicts)) or "no claims"
 
 
+def elsewhere(result: Result, study: Study) -> list[tuple[str, list[list[str]]]]:
+    """For each run on another CPU model: its name and commit, and the table of its claims beside those here."""
+    return [
+        (
+            f"{', '.join(other.cpus)}, commit {str(other.head.get('commit'))[:7]}",
+            comparison(result, other, study),
+        )
+        for other in result.elsewhere
+    ]
+
+
 def comparison(result: Result, base: Result, study: Study) -> list[list[str]]:
-    """For a changed study: each claim's verdict, effect and interval in the unchanged one and here."""
+    """Each claim's verdict, effect and interval in another result of the study, and here."""
 
     def told(of: Result) -> dict[str, list[str]]:
         declared = stated(study, of)

@@ -30,6 +30,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "variants": {"arm": {"b": {"model": {"width": 8}}}},
         "minutes": {"train": 2.0},
         "megabytes": {},
+        "memory_gb": {},
         "model": {"width": 4, "cap": 100, "source": None},
     }
     return base | changes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import EXIT_NON_FINITE, EXIT_OTHER
+from common.files import read_json
 from common.study import collect
 from common.study.jobs import Job
 from common.study.model import Metric, Scaled
@@ -140,3 +142,32 @@ def test_a_modified_study_has_a_folder_of_its_own() -> None:
     assert len(set(names)) == 5
     assert all("+" in name for name in names)
     assert label("laptop", ("a=1", "b=2"), (), None) == label("laptop", ("b=2", "a=1"), (), None)
+
+
+def test_measurements_on_another_cpu_are_set_aside_not_lost(tmp_path: Path) -> None:
+    def write(cpu: str, commit: str, measures: bool = True) -> None:
+        stages = (replace(STUDY.stages[0], measures_host=measures), *STUDY.stages[1:])
+        environment = {"cpu": cpu, "cpus": [cpu], "commit": commit}
+        collect.write_result(
+            replace(STUDY, stages=stages),
+            jobs(),
+            folder,
+            scale="laptop",
+            environment=environment,
+            root=tmp_path,
+        )
+
+    def aside() -> dict[str, str]:
+        return {path.parent.name: read_json(path)["commit"] for path in folder.glob("cpus/*/claims.json")}
+
+    folder = tmp_path / "result"
+    write("An Old CPU (1)", "a")
+    write("An Old CPU (1)", "b")
+    assert aside() == {}
+    write("New CPU", "c")
+    assert aside() == {"an-old-cpu-1": "b"}
+    assert read_json(folder / "cpus/an-old-cpu-1/environment.json")["commit"] == "b"
+    write("An Old CPU (1)", "d")  # of each model the newest run only
+    assert aside() == {"new-cpu": "c"}
+    write("Third CPU", "e", measures=False)  # what does not measure the host is the same everywhere
+    assert aside() == {"new-cpu": "c"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from common.files import read_json
 from common.study import job as worker
 from common.study.jobs import expand
 from common.study.model import Inputs, Member, Need, Stage, Study
-from common.study.store import failure, is_done, mark_done, read_index, stopped, write_spec
+from common.study.store import failure, header, is_done, mark_done, read_index, stopped, write_spec
 from common.training import stop
 from tests.common.study.jobs_example import config
 
@@ -30,8 +31,6 @@ NAME = "stage_under_test"
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
     """The worker installs the stop flag and sets thread variables: put both back."""
-    import signal
-
     handlers = {number: signal.getsignal(number) for number in stop.SIGNALS}
     variables = {name: os.environ.get(name) for name in worker.THREAD_VARIABLES}
     yield
@@ -89,6 +88,48 @@ def test_a_job_that_ends_well_leaves_everything(folders: Callable[..., list[Path
     entries = read_index(tmp_path / "results" / ".runs" / "demo")
     assert [entry["axes"]["seed"] for entry in entries] == [0, 1]
     assert all(os.environ[name] == "1" for name in worker.THREAD_VARIABLES)
+
+
+def whose_process(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> dict[str, float]:
+    if cfg["axes"]["seed"] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"pid": os.getpid(), "parent": os.getppid()}
+
+
+def test_programs_of_a_series_have_a_process_each_and_none_harms_the_next(
+    folders: Callable[..., list[Path]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, killed, last = folders(whose_process)
+    assert worker.series([[first], [killed], [last]], tmp_path) == 128 + signal.SIGKILL
+    one, other = (read_json(folder / "metrics.json") for folder in (first, last))
+    assert one["parent"] == other["parent"] == os.getpid() != one["pid"] != other["pid"]
+    assert not is_done(killed)
+    assert NAME in sys.modules  # imported before the fork
+    log = capfd.readouterr().out
+    assert [line for line in log.splitlines() if line.startswith("== ")] == [
+        header([folder]) for folder in (first, killed, last)
+    ]
+
+
+def test_a_series_says_in_each_folder_what_went_wrong(
+    folders: Callable[..., list[Path]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, second, _ = folders(raising(BadInputError("no such data")))
+    assert worker.series([[first], [second]], tmp_path) == 2
+    assert failure(first)["message"] == failure(second)["message"] == "BadInputError: no such data"
+    log = capfd.readouterr()
+    assert "no such data" in log.err
+
+
+def test_a_stop_reaches_every_program_of_a_series(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
+    def stops(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> dict[str, float]:
+        os.kill(os.getppid(), signal.SIGTERM)  # as a signal to the whole group does
+        raise StoppedError("checkpoint written.")
+
+    first, second, _ = folders(stops)
+    assert worker.series([[first], [second]], tmp_path) == 75
+    assert "checkpoint" in stopped(first)
+    assert "not started: received SIGTERM" in stopped(second)
 
 
 def test_a_done_job_is_not_run_again(folders: Callable[..., list[Path]], tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ from common.errors import BadInputError
 from common.study.jobs import Job, expand, select
 from common.study.model import Need, Stage, Study
 from common.tracking.provenance import cpu_model
-from tests.common.study.jobs_example import RUN, TEST, TRAIN, config
+from tests.common.study.jobs_example import RUN, TEST, TRAIN, config, jobs, of
 
 
 def study(*stages: Stage) -> Study:
     return Study("demo", "", "", "", stages, packages=())
 
 
-def labels(jobs: list[Job] | tuple[Job, ...]) -> list[str]:
-    return [job.label for job in jobs]
+def labels(found: list[Job] | tuple[Job, ...]) -> list[str]:
+    return [job.label for job in found]
 
 
 def test_the_grid_is_a_product_with_seeds_and_variants_reach_their_arm_alone() -> None:
@@ -46,6 +46,18 @@ def test_a_measurement_of_another_cpu_model_is_another_job() -> None:
     assert [job.fingerprint for job in expand(timed, config(), cpu=cpu_model())] == [
         job.fingerprint for job in here
     ]
+
+
+def test_memory_is_the_stages_own_unless_the_configuration_says_otherwise_and_enters_no_fingerprint() -> None:
+    plain = jobs()
+    told = jobs(
+        memory_gb={"train": 5}, variants={"arm": {"b": {"model": {"width": 8}, "memory_gb": {"train": 9}}}}
+    )
+    assert {job.resources.memory_gb for job in plain} == {2.0}
+    assert {job.resources.memory_gb for job in of(told, "train", arm="a")} == {5.0}
+    assert {job.resources.memory_gb for job in of(told, "train", arm="b")} == {9.0}
+    assert {job.resources.memory_gb for job in of(told, "test")} == {2.0}
+    assert [job.fingerprint for job in told] == [job.fingerprint for job in plain]
 
 
 def test_overlapping_products_name_a_job_once() -> None:

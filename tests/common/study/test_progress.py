@@ -48,17 +48,17 @@ def test_a_share_is_read_or_unknown(tmp_path: Path) -> None:
 def test_a_state_is_of_this_run(tmp_path: Path) -> None:
     job, now = jobs()[0], time.time()
     folder = write_spec(job, "laptop", tmp_path)
-    assert state(job, tmp_path, now) == "waiting"
+    assert state(folder, now) == "waiting"
     write_json(folder / "provenance.json", provenance())
-    assert state(job, tmp_path, now - 60) == "running"
+    assert state(folder, now - 60) == "running"
     os.utime(folder / "provenance.json", (now - 600, now - 600))  # an earlier run's, which was killed
-    assert state(job, tmp_path, now - 60) == "waiting"
+    assert state(folder, now - 60) == "waiting"
     mark_failed(folder, EXIT_OTHER, "message", "trace")
-    assert state(job, tmp_path, now - 60) == "failed"
+    assert state(folder, now - 60) == "failed"
     os.utime(folder / "FAILED", (now - 600, now - 600))  # it is tried again
-    assert state(job, tmp_path, now - 60) == "waiting"
+    assert state(folder, now - 60) == "waiting"
     finish(job, tmp_path)
-    assert state(job, tmp_path, now - 60) == "done"
+    assert state(folder, now - 60) == "done"
 
 
 def test_a_pipe_gets_one_line_a_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +87,7 @@ def test_the_live_table_shows_stage_arm_and_every_replicate(tmp_path: Path) -> N
     watch = Watch(tasks, tmp_path, cores=2)
     watch.started -= 1
     start(tasks[2], tmp_path, done=37, total=100)
-    states = {task.name: [state(job, tmp_path, watch.started) for job in task.jobs] for task in tasks}
+    states = {task.name: [state(job.folder(tmp_path), watch.started) for job in task.jobs] for task in tasks}
     screen = io.StringIO()
     Console(file=screen, width=100).print(watch.table(states))
     lines = screen.getvalue().splitlines()
@@ -102,7 +102,7 @@ def test_the_estimate_shrinks_and_follows_the_pace(tmp_path: Path) -> None:
     watch = Watch(tasks, tmp_path, cores=2)
 
     def remaining() -> float:
-        states = {task.name: [state(job, tmp_path, watch.started) for job in task.jobs] for task in tasks}
+        states = {task.name: [state(job.folder(tmp_path), watch.started) for job in task.jobs] for task in tasks}
         return watch.remaining(states)
 
     assert remaining() == pytest.approx(4.0)  # 8 minutes of work on two cores

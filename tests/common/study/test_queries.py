@@ -31,14 +31,14 @@ def copy(finished: House, tmp_path: Path) -> House:
 
 def test_plan_prints_jobs_minutes_disk_replicates_and_power(new_house: Callable[[], House]) -> None:
     house = new_house()
-    text = house.run("plan", "--project", "toy")
+    text = house.run("plan", "--project", "toy", "launch.cores=2")
     rows = {
         line.split()[0]: line.split()[1:]
         for line in text.splitlines()
         if line.startswith(("count", "sta", "tot"))
     }
     assert rows["stage"] == ["jobs", "done", "processes", "minutes", "MB"]
-    assert rows["count"] == ["10", "0", "10", "0.1", "10"]
+    assert rows["count"] == ["10", "0", "2", "0.1", "10"]  # short ones share one, two at once
     assert rows["stacked"] == ["10", "0", "2", "0.0", "10"]  # five members of a stack are one process
     assert rows["total"] == ["2", "0", "2", "0.0", "2"]
     assert "22 jobs" in text

@@ -355,3 +355,22 @@ def test_a_changed_study_is_compared_with_its_base(tmp_path: Path) -> None:
     assert markdown_tables(made["report.md"]) == html_tables(made["report.html"])
     base = pages(SMALL, tmp_path / "opirl" / "laptop")["report.md"]
     assert "Against the unchanged study" not in base
+
+
+def test_runs_on_other_cpus_stand_beside_this_one(tmp_path: Path) -> None:
+    folder = write_example(tmp_path / "opirl" / "laptop", SMALL)
+    assert "On other CPUs" not in pages(SMALL, folder)["report.md"]
+    other = write_example(tmp_path / "other", SMALL)
+    edit_claims(other, verdict="contradicted", effect=-1.0)
+    (folder / "cpus").mkdir()
+    aside = other.rename(folder / "cpus" / "another")
+    environment = json.loads((aside / "environment.json").read_text())
+    (aside / "environment.json").write_text(json.dumps({**environment, "cpus": ["Another CPU"]}))
+    made = pages(SMALL, folder)
+    for text in (made["report.md"], Page(made["report.html"]).words):
+        assert "On other CPUs" in text
+        assert "Another CPU, commit " in text
+    table = next(table for table in markdown_tables(made["report.md"]) if table[0][1] == "there")
+    assert table[1][:3] == ["fewer-interactions", "✗contradicted", "×0.368[×2.24,×4.09]"]
+    assert table[1][3:] == ["✓supported", "×3.02[×2.24,×4.09]"]
+    assert markdown_tables(made["report.md"]) == html_tables(made["report.html"])

@@ -12,9 +12,11 @@ from common.files import read_json
 from common.study import engine
 from common.study.engine import write_plan
 from common.study.jobs import Job
+from common.study.launch import SHORT, packed
 from common.study.store import mark_failed, write_spec
 from common.study.tasks import STACK, Task, plan_tasks
 from tests.common.study.jobs_example import finish, jobs, of
+from tests.support.launches import section
 
 
 def fail(job: Job, root: Path, code: int, times: int = 1) -> None:
@@ -118,6 +120,59 @@ def test_a_measurement_has_the_machine_to_itself(tmp_path: Path) -> None:
     alone = sum(task.minutes for task in tasks if task.alone)
     beside = sum(task.minutes for task in tasks if not task.alone)
     assert engine.minutes(tasks, local(4)) == pytest.approx(alone + beside / 4)
+
+
+def series(tasks: list[Task], cores: int, minutes: float) -> dict[str, list[int]]:
+    """Sizes of the processes of each stage, where a task takes `minutes`."""
+    changed = [
+        replace(task, jobs=tuple(replace(job, minutes=minutes) for job in task.jobs)) for task in tasks
+    ]
+    sizes: dict[str, list[int]] = {}
+    for pack in packed(changed, local(cores)):
+        sizes.setdefault(pack.stage, []).append(len(pack.tasks))
+        assert {task.stage for task in pack.tasks} == {pack.stage}
+    return sizes
+
+
+def test_short_tasks_of_a_stage_share_a_process_but_leave_no_core_without_work(tmp_path: Path) -> None:
+    tasks = plan_tasks(jobs(), tmp_path)
+    assert series(tasks, 1, 0.1) == {"train": [4], "test": [8], "mean": [2]}
+    assert series(tasks, 2, 0.1) == {"train": [2, 2], "test": [4, 4], "mean": [1, 1]}
+    assert series(tasks, 3, 0.1) == {"train": [2, 2], "test": [3, 3, 2], "mean": [1, 1]}
+    assert series(tasks, 1, 0.0) == {"train": [4], "test": [8], "mean": [2]}
+    assert series(tasks, 1, SHORT) == {"train": [4], "test": [8], "mean": [2]}  # two minutes together
+    assert series(tasks, 1, 1.01 * SHORT) == {"train": [1] * 4, "test": [1] * 8, "mean": [1] * 2}
+
+
+def test_a_process_of_several_tasks_waits_for_what_any_of_them_needs(tmp_path: Path) -> None:
+    tasks = plan_tasks(jobs(), tmp_path)
+    short = [replace(task, jobs=tuple(replace(job, minutes=0.1) for job in task.jobs)) for task in tasks]
+    packs = {pack.name: pack for pack in packed(short, local(2))}
+    owner = {task.name: pack.name for pack in packs.values() for task in pack.tasks}
+    for pack in packs.values():
+        assert set(pack.needs) == {owner[need] for task in pack.tasks for need in task.needs}
+
+
+@pytest.mark.parametrize(("memory", "sizes"), [(7, [8]), (64, [5, 3]), (320, [1] * 8), (999, [1] * 8)])
+def test_a_pack_fits_into_a_node(tmp_path: Path, memory: float, sizes: list[int]) -> None:
+    tasks = plan_tasks(jobs(memory_gb={"test": memory}), tmp_path)
+    packs = packed(tasks, section("abci3", node_class="rt_HC", pack=16))  # 320 GB
+    mine = [pack for pack in packs if pack.stage == "test"]
+    assert [len(pack.tasks) for pack in mine] == sizes
+    assert [pack.ask and pack.ask.memory_gb for pack in mine] == [memory * size for size in sizes]
+
+
+def test_measurements_share_no_process(tmp_path: Path) -> None:
+    tasks = [replace_stage(task) for task in plan_tasks(jobs(), tmp_path) if task.stage in ("train", "test")]
+    assert series(tasks, 1, 0.1) == {"train": [1] * 4, "test": [8]}
+
+
+def test_what_failed_in_this_run_is_left_out_with_its_readers(tmp_path: Path) -> None:
+    found = jobs()
+    bad = of(found, "test", arm="a", seed=1)[0]
+    left = [job for task in plan_tasks(found, tmp_path, without={bad.fingerprint}) for job in task.jobs]
+    assert bad not in left
+    assert [len(of(left, "mean", arm=arm)) for arm in "ab"] == [0, 1]
 
 
 def local(cores: int) -> dict[str, object]:

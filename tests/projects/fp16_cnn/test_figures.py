@@ -44,7 +44,10 @@ LAYERS = [
     layer("64>10 fc", f32_memory_us=70.0),
 ]
 
-NOISY = [{**{key: row[key] for key in ("stage", "layer", "count", "mflop", "kb")}, "net": "other"} for row in LAYERS]
+NOISY = [
+    {**{key: row[key] for key in ("stage", "layer", "count", "mflop", "kb")}, "net": "other"}
+    for row in LAYERS
+]
 """What a network's rows hold when the machine was noisy in every process."""
 
 

@@ -95,10 +95,11 @@ def test_emptied_memory_is_read_several_times_slower_and_keeps_its_numbers() -> 
     assert np.array_equal(numbers, np.arange(1 << 16, dtype=np.float32))
 
 
-def test_flushing_uses_the_instruction() -> None:
-    text = assembly(timing.flush_ir())
-    assert "clflush" in text
-    assert "mfence" in text
+@pytest.mark.parametrize("optimised", [False, True])
+def test_flushing_uses_the_instruction(optimised: bool) -> None:
+    words = assembly(timing.flush_ir(optimised), "sapphirerapids").split()
+    assert ("clflushopt" in words, "clflush" in words) == (optimised, not optimised)
+    assert "mfence" in words
 
 
 def test_repetitions_fill_the_sample() -> None:
