@@ -53,8 +53,9 @@ def row(lines: Sequence[Mapping[str, Any]], cell: Cell, found: Machine) -> dict[
                 metrics[f"{name}_{state}_gain"] = statistics.median(gains)
                 metrics[f"{name}_{state}_model"] = roofline.gain(found, cell, name, state)
         for part, ablation in (("memory", "l1"), ("convert", "noconvert")):
-            if f"{name}:{ablation}" in lines[0]["hot"]:
-                lost = [line["hot"][name] - line["hot"][f"{name}:{ablation}"] for line in lines]
+            without = f"{name}:{ablation}"
+            lost = [line["hot"][name] - line["hot"][without] for line in lines if without in line["hot"]]
+            if lost:
                 metrics[f"{name}_{part}_us"] = 1e6 * max(0.0, statistics.median(lost))
         metrics |= counts(lines, name)
     return metrics

@@ -50,7 +50,9 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
     name, seed = str(axes["net"]), int(axes["seed"])
     shown, watched = letters.training(seed, images), letters.validation(seed, images)
     torch.manual_seed(stream(seed, "weights"))
-    net = build(name, int(images["classes"]))
+    net = build(name, int(images["classes"])).to(
+        memory_format=torch.channels_last
+    )  # depthwise layers a third faster
     schedule = Schedule(
         int(train["steps"]),
         float(train["lr"]),

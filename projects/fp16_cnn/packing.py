@@ -34,8 +34,16 @@ def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.gener
 def to_bf16(values: Float32[np.ndarray, "*shape"]) -> UInt16[np.ndarray, "*shape"]:
     """Round to bfloat16, nearest even; NaN stays NaN (its payload's upper bits, made quiet)."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    found = rounded.astype(np.uint16)
+    nan = np.isnan(values)
+    if nan.any():
+        found[nan] = (bits[nan] >> 16) | 0x40
+    return found
 
 
 def from_bf16(bits: UInt16[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
@@ -103,7 +111,10 @@ def pack_weight(
     outputs, inputs, rows, columns = weight.shape
     starts = panel_starts(padded(outputs), width)
     firsts, count = panel_inputs(inputs * groups, outputs, groups, width)
-    packed = np.zeros((len(starts), rows, columns, count + (count % 2 if pairs else 0), width), np.float32)
+    weight = to_storage(weight, storage)
+    packed = aligned(
+        (len(starts), rows, columns, count + (count % 2 if pairs else 0), width), DTYPES[storage]
+    )
     for panel, (start, first) in enumerate(zip(starts, firsts, strict=True)):
         lanes = max(0, min(width, outputs - start))
         if groups == 1:
@@ -112,10 +123,12 @@ def pack_weight(
         for lane in range(lanes):
             offset = (start + lane) // (outputs // groups) * inputs - first
             packed[panel, :, :, offset : offset + inputs, lane] = weight[start + lane].transpose(1, 2, 0)
-    if pairs:
-        split = packed.reshape(len(starts), rows, columns, -1, 2, width)
-        packed = np.ascontiguousarray(split.transpose(0, 1, 2, 3, 5, 4))
-    return stored(packed, storage)
+    if not pairs:
+        return packed
+    split = packed.reshape(len(starts), rows, columns, -1, 2, width).transpose(0, 1, 2, 3, 5, 4)
+    paired = aligned(split.shape, DTYPES[storage])
+    paired[...] = split
+    return paired
 
 
 def pack_depthwise(

@@ -1,40 +1,53 @@
-"""Stage `plan`: a plan within an error budget, its rivals, and all of them on held-out images, timed in turn."""
+"""Stage `plan`: plans within error budgets, their rivals, and all of them on held-out images, timed in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from common.files import write_json
-from common.study.model import Inputs, Metrics
+from common.study.model import Member, Metrics
 from projects.fp16_cnn import machine, planning, timing
+from projects.fp16_cnn.planner import Problem
+from projects.fp16_cnn.planning import Measured, Planned
 from projects.fp16_cnn.subjects import of_job
 from projects.fp16_cnn.timetable import Effort
 
 FILE = "plan.json"
 
 
-def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
-    """Plan for one network and one budget (relative error of the logits).
+def run(members: Sequence[Member]) -> Sequence[Metrics]:
+    """Plan for one network, whose layers are measured once, and for each budget (relative error of the logits).
 
-    Metrics: `predicted_error`, `measured_error`, `measured_agreement`, `within_budget` (1 or 0), `over_predicted`
-    (measured error over predicted); `predicted_ms`, `planned_ms`; `f32_ms`, `half_ms`, `greedy_ms`; `gain`,
-    `greedy_gain`, `half_gain` (measured, over fp32); `predicted_gain`; `ahead_of_greedy` (predicted time of greedy over
-    that of the plan); `half_error`, `greedy_error` (measured); `lowered`, `layers`; `noisy`.
+    Metrics: see `metrics`; `noisy`.
     """
-    options, axes = cfg["plan"], cfg["axes"]
-    batch, effort, budget = int(options["batch"]), Effort.of(options), float(axes["budget"])
-    learned = inputs.get("learn") or ()
-    subject = of_job(cfg, learned[0].folder if learned else None)
+    first = members[0]
+    options = first.cfg["plan"]
+    batch, effort = int(options["batch"]), Effort.of(options)
+    learned = first.inputs.get("learn") or ()
+    subject = of_job(first.cfg, learned[0].folder if learned else None)
     quiet = timing.Quiet(machine.quiet_work())
     quiet.read()
     problem = planning.problem_of(subject, batch, effort)
-    planned = planning.make(subject, problem, "error", budget)
-    measured = planning.measure(subject, planned.plans, batch, effort)
-    quiet.read()
+    rows: list[Metrics] = []
+    for member in members:
+        budget = float(member.axes["budget"])
+        planned = planning.make(subject, problem, "error", budget)
+        measured = planning.measure(subject, planned.plans, batch, effort)
+        quiet.read()
+        write_json(member.out / FILE, planned.plans["planned"])
+        rows.append({**metrics(problem, planned, measured, budget), "noisy": float(quiet.noisy)})
+    return rows
+
+
+def metrics(
+    problem: Problem, planned: Planned, measured: dict[str, Measured], budget: float
+) -> dict[str, float]:
+    """`predicted_error`, `measured_error`, `measured_agreement`, `within_budget` (1 or 0), `over_predicted` (measured
+    error over predicted); `predicted_ms`, `planned_ms`; `f32_ms`, `half_ms`, `greedy_ms`; `gain`, `greedy_gain`,
+    `half_gain` (measured, over fp32); `predicted_gain`; `ahead_of_greedy` (predicted time of greedy over that of the
+    plan); `half_error`, `greedy_error` (measured); `lowered`, `layers`.
+    """
     plan = planned.plans["planned"]
-    write_json(out / FILE, plan)
     predicted = {name: problem.seconds(each) for name, each in planned.plans.items()}
     own, f32 = measured["planned"], measured["f32"].seconds
     return {
@@ -55,5 +68,4 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
         "greedy_error": measured["greedy"].error,
         "lowered": float(sum(name != "f32" for name in plan.values())),
         "layers": float(len(plan)),
-        "noisy": float(quiet.noisy),
     }

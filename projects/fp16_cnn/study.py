@@ -98,6 +98,7 @@ STUDY = Study(
             config=("images", "trained", "noise", "plan"),
             resources=Resources(memory_gb=8),
             measures_host=True,
+            stacked="budget",
         ),
     ),
     claims=CLAIMS,

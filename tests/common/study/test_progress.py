@@ -102,7 +102,9 @@ def test_the_estimate_shrinks_and_follows_the_pace(tmp_path: Path) -> None:
     watch = Watch(tasks, tmp_path, cores=2)
 
     def remaining() -> float:
-        states = {task.name: [state(job.folder(tmp_path), watch.started) for job in task.jobs] for task in tasks}
+        states = {
+            task.name: [state(job.folder(tmp_path), watch.started) for job in task.jobs] for task in tasks
+        }
         return watch.remaining(states)
 
     assert remaining() == pytest.approx(4.0)  # 8 minutes of work on two cores

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import BadInputError
-from common.study.model import JobRef
+from common.study.model import JobRef, Member
 from projects.fp16_cnn import execute, plan, planning, plans, reference, sensitivity, subjects, timetable
 from projects.fp16_cnn.graph import import_model
 from projects.fp16_cnn.learn import FILE, Trained, save
@@ -124,13 +124,25 @@ def test_a_plan_keeps_its_budget_on_images_that_it_was_not_made_from(fork: subje
 
 def test_the_stage(folder: Path, tmp_path: Path) -> None:
     options = {"batch": 1, "rounds": 1, "sample": 0.001, "tuned": False}
-    cfg = {"plan": options, "axes": {"net": "small_resnet", "budget": 1e-3, "seed": 3}}
-    found = plans.run(cfg, {"learn": [JobRef({}, folder, {})]}, tmp_path)
-    assert found["predicted_error"] <= 1e-3 and found["layers"] == len(
-        json.loads((tmp_path / plans.FILE).read_text())
-    )
-    assert found["ahead_of_greedy"] >= 0.999 and found["predicted_gain"] >= 1.0
-    assert found["gain"] == pytest.approx(found["f32_ms"] / found["planned_ms"])
+    cfg = {"plan": options, "axes": {"net": "small_resnet", "seed": 3}}
+    members = [
+        Member(
+            cfg,
+            {"learn": [JobRef({}, folder, {})]},
+            tmp_path / str(budget),
+            {**cfg["axes"], "budget": budget},
+        )
+        for budget in (1e-3, 1e-2)
+    ]
+    for member in members:
+        member.out.mkdir()
+    strict, loose = plans.run(members)
+    assert strict["predicted_error"] <= 1e-3 and loose["predicted_error"] <= 1e-2
+    assert strict["predicted_gain"] <= loose["predicted_gain"]
+    for member, found in zip(members, (strict, loose), strict=True):
+        assert found["layers"] == len(json.loads((member.out / plans.FILE).read_text()))
+        assert found["ahead_of_greedy"] >= 0.999 and found["predicted_gain"] >= 1.0
+        assert found["gain"] == pytest.approx(found["f32_ms"] / found["planned_ms"])
 
 
 OWN = """
