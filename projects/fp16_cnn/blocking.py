@@ -120,7 +120,7 @@ def candidates(shape: LayerShape, precision: Precision) -> list[Blocking]:
     elif positions == 1:
         tried = [Blocking(vectors, 1) for vectors in (4, 8, 12, 16) if vectors <= panels]
     else:
-        sizes = [(1, 7), (1, 14), (2, 7), (4, 7), (1, 28), (3, 7), (2, 14), (2, positions), (3, positions)]
+        sizes = [(1, 14), (2, 7), (1, 28), (3, 7), (2, 14), (2, positions), (3, positions)]
         fitting = [(v, t) for v, t in sizes if v <= panels and t <= positions and v * t <= room]
         tried = [Blocking(v, t, order) for v, t in dict.fromkeys(fitting) for order in ("panels", "pixels")]
     return list(dict.fromkeys([first, *tried]))

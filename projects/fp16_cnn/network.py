@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from common.errors import BadInputError
 from projects.fp16_cnn import blocking, chunks, driver, memory, reference
+from projects.fp16_cnn.blocking import Blocking
 from projects.fp16_cnn.buffers import Buffer
 from projects.fp16_cnn.compiler import compile_function
 from projects.fp16_cnn.driver import IMAGES, Call
+from projects.fp16_cnn.precision import Precision
 from projects.fp16_cnn.program import Plan, Program
+from projects.fp16_cnn.shape import LayerShape
 from projects.fp16_cnn.steps import Step, Steps, cut
 
 Images = Float32[np.ndarray, "n channels height width"] | Float32[Tensor, "n channels height width"]
@@ -33,6 +36,10 @@ class Turn:
     y: Buffer
 
 
+def _on_one_image(shape: LayerShape, precision: Precision) -> Blocking:
+    return blocking.best(replace(shape, batch=1), precision)
+
+
 def compile_network(
     program: Program, plan: Plan | None, batch: int, threads: int = 1, tune: bool = False
 ) -> Network:
@@ -40,14 +47,14 @@ def compile_network(
 
     Args:
         plan: a precision for all layers, or one by layer name (layers left out stay in f32).
-        tune: measure the blocking of every layer first; cached.
+        tune: measure the blocking of every layer first, on one image whatever the batch; cached.
 
     Raises:
         BadInputError: the plan does not fit the program, or a number below 1.
     """
     if batch < 1 or threads < 1:
         raise BadInputError(f"a network needs at least 1 image and 1 thread, not {batch} and {threads}")
-    tuner = blocking.best if tune else None
+    tuner = _on_one_image if tune else None
     border = chunks.together_from(program, plan, batch)
     parts = [cut(program, plan, 1, tuner, slice(border))] if border else []
     return Network([*parts, cut(program, plan, batch, tuner, slice(border, None))], threads)

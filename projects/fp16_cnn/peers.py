@@ -53,7 +53,7 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
     lines: list[dict[str, Any]] = []
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         for label, threads in (("one", 1), ("all", usable_cores())):
-            peers = prepare(names, model, images, threads, Path(scratch))
+            peers = prepare(names, model, images, threads, Path(scratch), bool(options["tune"]))
             for _ in quiet.attempts(int(options["attempts"])):
                 seconds = measure(peers, options)
             lines += [
@@ -68,12 +68,18 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
 
 
 def prepare(
-    names: Sequence[str], model: nn.Module, images: torch.Tensor, threads: int, folder: Path
+    names: Sequence[str],
+    model: nn.Module,
+    images: torch.Tensor,
+    threads: int,
+    folder: Path,
+    tune: bool = False,
 ) -> dict[str, Peer]:
     """Every tool that this CPU can run, ready.
 
     Args:
         names: tool and precision: own_f16s, torch_bf16, ...
+        tune: our own networks' blockings are found by measuring.
 
     Raises:
         BadInputError: an unknown tool or precision.
@@ -85,7 +91,7 @@ def prepare(
             if kind not in PRECISIONS:
                 raise unknown("precision", kind, PRECISIONS)
             if kind in cpu.available():
-                found[name] = own(model, images, kind, threads)
+                found[name] = own(model, images, kind, threads, tune)
         elif tool not in tools.TOOLS or kind not in tools.TYPES:
             valid = [f"{each}_{word}" for each in tools.TOOLS for word in tools.TYPES]
             raise unknown("tool in peers.tools", name, valid)
@@ -94,13 +100,13 @@ def prepare(
     return found
 
 
-def own(model: nn.Module, images: torch.Tensor, kind: str, threads: int) -> Peer:
+def own(model: nn.Module, images: torch.Tensor, kind: str, threads: int, tune: bool = False) -> Peer:
     """Our own network of one precision."""
     from projects.fp16_cnn.graph import import_model
     from projects.fp16_cnn.network import compile_network
 
     program = import_model(model, images)
-    network = compile_network(program, kind, len(images), threads)
+    network = compile_network(program, kind, len(images), threads, tune)
     given, precision = images.numpy(), PRECISIONS[kind]
     ran = Counter({MULTIPLIED[precision.multiplies]: len(program.layers)})
     return Peer(lambda: network.run(given), ran, f"{len(program.layers)} x {precision.words}")

@@ -114,30 +114,32 @@ def emptier(regions: Sequence[tuple[int, int]]) -> Call:
 class Quiet:
     """Watches the speed of a fixed piece of work while others are timed.
 
+    What is usual is the median of all readings: a core's clock may be lifted for a moment, so that the fastest reading
+    says nothing about the others.
+
     Attributes:
         work: seconds that the fixed work takes now.
-        limit: relative move that makes the machine noisy.
-        readings: seconds, one a reading.
+        limit: relative move away from the usual that makes the machine noisy.
+        readings: seconds, one a reading that counts.
+        taken: all readings, those of measurements that were made again too.
     """
 
     work: Clock
     limit: float = LIMIT
     readings: list[float] = field(default_factory=list[float])
+    taken: list[float] = field(default_factory=list[float])
 
     def read(self) -> float:
         """Take a reading."""
         self.readings.append(self.work())
+        self.taken.append(self.readings[-1])
         return self.readings[-1]
-
-    def moved(self, *seconds: float) -> float:
-        """Relative move between the fastest and the slowest of these, of all readings if none is given."""
-        of = seconds or tuple(self.readings)
-        return max(of) / min(of) - 1.0 if of else 0.0
 
     @property
     def drift(self) -> float:
-        """Relative move from the fastest reading kept to the slowest."""
-        return self.moved()
+        """Relative move from what is usual to the farthest reading that counts."""
+        usual = statistics.median(self.taken) if self.taken else 1.0
+        return max((max(one / usual, usual / one) - 1.0 for one in self.readings), default=0.0)
 
     @property
     def noisy(self) -> bool:
@@ -147,8 +149,8 @@ class Quiet:
     def attempts(self, most: int) -> Iterator[int]:
         """Turns of one measurement, each between two readings; ends after the first turn that was quiet.
 
-        The readings of a turn that is measured again are forgotten, those of the last one are kept. A turn is quiet
-        when both of its readings are near the fastest one ever taken.
+        The readings of a turn that is measured again no longer count, those of the last one do. A turn is quiet when
+        both of its readings are near the usual.
         """
         for turn in range(most):
             kept = len(self.readings)
@@ -157,7 +159,4 @@ class Quiet:
             self.read()
             if not self.noisy or turn == most - 1:
                 return
-            fastest = min(self.readings)
             self.readings[kept:] = []
-            if kept and fastest < min(self.readings):  # the machine became faster: all before was slow
-                self.readings.append(fastest)
