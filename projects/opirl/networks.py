@@ -133,6 +133,14 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), x, weight)
 
 
+def _outer(x: Tensor, gradient: Tensor, out: Tensor) -> None:
+    """x^T gradient of every member, into `out`; of a single output a sum, for the same reason."""
+    if gradient.shape[-1] == 1:
+        torch.sum(x * gradient, 1, out=out.squeeze(-1))
+    else:
+        torch.bmm(x.transpose(1, 2), gradient, out=out)
+
+
 def _gate(gradient: Tensor, activation: Tensor) -> Tensor:
     """The ReLU's backward pass."""
     return torch.ops.aten.threshold_backward.default(gradient, activation, 0)
@@ -163,7 +171,7 @@ class _Perceptron(torch.autograd.Function):
         inputs = [x, *hidden]
         for layer in reversed(range(len(inputs))):
             if wants_flat:
-                torch.bmm(inputs[layer].transpose(1, 2), gradient, out=slots[2 * layer])
+                _outer(inputs[layer], gradient, slots[2 * layer])
                 torch.sum(gradient, 1, out=slots[2 * layer + 1])
             if layer == 0 and not wants_x:
                 break

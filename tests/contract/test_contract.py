@@ -60,7 +60,11 @@ def committed() -> list[Path]:
     if not (ROOT / ".git").exists():
         return []
     names = subprocess.run(
-        ["git", "ls-files", "results/*/*/claims.json"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", ":(glob)results/*/*/claims.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [ROOT / Path(name).parent for name in names.stdout.splitlines()]
 
