@@ -61,6 +61,8 @@ class BNInception(nn.Module):
     """
 
     num_features = FEATURES
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self) -> None:
         super().__init__()
