@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from common.study.report.style import ARM_COLOURS, GRID, INK, MUTED
 from projects.fp16_cnn.precision import PRECISIONS, TIMED
@@ -26,7 +26,7 @@ MARKERS = {"conv": "o", "depthwise": "^", "dense": "s"}
 KINDS = {"conv": "convolution", "depthwise": "depthwise", "dense": "fully connected"}
 PARTS = {"compute": ARM_COLOURS[0], "memory": ARM_COLOURS[2], "conversion": ARM_COLOURS[1], "rest": "#b8bfc7"}
 ROOFS = {"read_16k_gb": "L1", "read_8m_gb": "L3", "read_memory_gb": "memory"}
-EDGES = (0.6, 3.4)  # gains beyond them are drawn at the edge
+EDGES = (0.45, 3.6)  # gains beyond them are drawn at the edge
 HALVED = {"f32": 1.0, "f16w": 1.0, "f16s": 0.5, "bf16": 0.5, "f16": 0.5}  # of the bytes, about
 PEAKS = {"f32": "peak_float32_gflops", "bf16": "peak_bfloat16_gflops", "f16": "peak_float16_gflops"}
 RAN = {"ran_f32": "fp32", "ran_bf16": "bf16", "ran_f16": "fp16"}
@@ -60,7 +60,11 @@ def time_lost(rows: Sequence[Row], scale: str) -> Figure:
     """What each layer's hot time goes to, as a multiple of its fp32 time, found by leaving parts out of its kernel."""
     nets = _nets(rows)
     counts = [len(_layers(rows, net)) for net in nets] or [1]
-    shown = [name for name in ("f32", "f16s", "bf16") if _has(rows, f"{name}_hot_us")] or ["f32"]
+    shown = [name for name in ("f32", "f16s", "bf16", "f16") if _has(rows, f"{name}_hot_us")] or ["f32"]
+    longest = max(
+        (row[f"{name}_hot_us"] / row["f32_hot_us"] for net in nets for row in _layers(rows, net) for name in shown
+         if f"{name}_hot_us" in row), default=1.0,
+    )  # fmt: skip
     figure = Figure(figsize=(WIDTH, 1.2 + 0.15 * sum(counts) + 0.4 * len(counts)), layout="constrained")
     grid = figure.subplots(
         len(counts), len(shown), squeeze=False, sharey="row", sharex="row", height_ratios=counts
@@ -76,8 +80,8 @@ def time_lost(rows: Sequence[Row], scale: str) -> Figure:
                 )
                 axes.barh(np.arange(len(found)), wide, 0.75, left=left, color=colour, linewidth=0)
                 left = left + wide
-            _title(axes, f"{net}: {PRECISIONS[name].words}" if name == shown[0] else PRECISIONS[name].words)
-            axes.set_xlim(0.0, 1.5)
+            _title(axes, f"{net}\n{PRECISIONS[name].words}" if name == shown[0] else PRECISIONS[name].words)
+            axes.set_xlim(0.0, 1.03 * longest)
             axes.axvline(1.0, color=MUTED, linewidth=0.8)
             axes.grid(axis="x", color=GRID, linewidth=0.6)
             axes.set_axisbelow(True)
@@ -133,7 +137,7 @@ def predicted(rows: Sequence[Row], scale: str) -> Figure:
             axes.plot(line, factor * line, dashes, color=MUTED, linewidth=0.8)
         axes.set(xscale="log", yscale="log", xlabel="measured gain over fp32", xlim=line, ylim=line)
         _title(axes, state)
-        _plain_ticks(axes, (0.7, 1.0, 1.5, 2.0, 3.0))
+        _plain_ticks(axes, (0.5, 0.7, 1.0, 1.5, 2.0, 3.0))
     panels[0].set_ylabel("predicted gain")
     _legend(figure, _looks(rows, shown))
     return figure
@@ -166,11 +170,10 @@ def gains_by_layer(rows: Sequence[Row], scale: str) -> Figure:
         axes.axvline(1.0, color=MUTED, linewidth=0.8)
         axes.set_yticks(range(len(found)), [str(row["layer"]) for row in found], fontsize=6)
         axes.set_xscale("log")
-        _plain_ticks(axes, (0.7, 1.0, 1.5, 2.0, 3.0), only="x")
+        _plain_ticks(axes, (0.5, 0.7, 1.0, 1.5, 2.0, 3.0), only="x")
         axes.grid(axis="x", color=GRID, linewidth=0.6)
         _title(axes, net)
-        axes.invert_yaxis()
-        axes.margins(y=0.02)
+        axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
     panels[-1].set_xlabel("times as fast as fp32 (filled: hot, hollow: cold)")
     _legend(figure, [Line2D([], [], color=COLOURS[name], marker="o", linestyle="", markersize=4,
                             label=PRECISIONS[name].words) for name in shown])  # fmt: skip
@@ -206,6 +209,9 @@ def peers(rows: Sequence[Row], scale: str) -> Figure:
         _title(axes, f"{net}, batch {batch}")
         axes.set_yticks(range(len(tools)), [tool.replace("_", " ") for tool in tools], fontsize=7)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.25)
         axes.set_xlabel("ms (dark: one thread, light: all)")
     grid[0].invert_yaxis()
@@ -233,10 +239,13 @@ def _roofs(axes: Axes, machine: Row, shown: Sequence[str]) -> None:
     top = max([float(machine[PEAKS[name]]) for name in shown if PEAKS[name] in machine] or [0.0])
     if not top:
         return
+    named: dict[float, str] = {}
     for key, words in ROOFS.items():
-        y = np.minimum(top, x * machine[key])
-        axes.plot(x, y, color=MUTED, linewidth=0.8)
-        axes.annotate(words, (0.36, 0.33 * machine[key]), fontsize=6.5, color=MUTED, va="top")
+        axes.plot(x, np.minimum(top, x * machine[key]), color=MUTED, linewidth=0.8)
+        near = next((other for other in named if 0.5 < other / machine[key] < 2.0), machine[key])
+        named[near] = f"{named[near]}, {words}" if near in named else words
+    for bandwidth, words in named.items():
+        axes.annotate(words, (0.36, 0.33 * bandwidth), fontsize=6.5, color=MUTED, va="top")
     for name in (name for name in shown if PEAKS[name] in machine):
         axes.axhline(machine[PEAKS[name]], color=COLOURS[name], linewidth=0.8, linestyle="--")
 
