@@ -23,7 +23,8 @@ from common.cluster.profile import Profile, account, profile
 from common.cluster.script import Ask
 from common.errors import RethesisError
 from common.files import read_json, write_json, write_text
-from common.study.store import DONE, FAILED, STOPPED, programs_of
+from common.study.programs import programs_of
+from common.study.store import DONE, FAILED, STOPPED
 
 LAUNCH = "launch.json"  # of the engine: the profile, what each stage's jobs ask for
 REGISTRY = "submitted.jsonl"  # of the engine: one line a submission; it outlives the front door

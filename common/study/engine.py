@@ -21,7 +21,8 @@ from common.files import read_json, write_json
 from common.study import batch
 from common.study.launch import Pack, cores, packed
 from common.study.model import Resources
-from common.study.store import spoken, write_spec
+from common.study.programs import spoken
+from common.study.store import write_spec
 from common.study.tasks import Task
 
 # Only the existence of DONE counts: each flag was found necessary after kill -9 (ARCHITECTURE.md, "the engine").

@@ -33,19 +33,18 @@ from common.errors import (
 from common.files import read_json, write_json, write_text
 from common.study.config import ROOT
 from common.study.model import JobRef, Member, Metrics
+from common.study.programs import header, programs_of
 from common.study.store import (
     DETERMINISTIC,
     SPEC,
     STOPPED,
     append_index,
     given_up,
-    header,
     is_done,
     locked,
     mark_done,
     mark_failed,
     mark_stopped,
-    programs_of,
     read_metrics,
 )
 from common.tracking.provenance import finished, provenance

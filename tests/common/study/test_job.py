@@ -20,7 +20,8 @@ from common.files import read_json
 from common.study import job as worker
 from common.study.jobs import expand
 from common.study.model import Inputs, Member, Need, Stage, Study
-from common.study.store import failure, header, is_done, mark_done, read_index, stopped, write_spec
+from common.study.programs import header
+from common.study.store import failure, is_done, mark_done, read_index, stopped, write_spec
 from common.training import stop
 from tests.common.study.jobs_example import config
 

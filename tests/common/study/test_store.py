@@ -159,15 +159,3 @@ def test_done_counts_without_any_other_file(tmp_path: Path) -> None:
     assert json.loads((folder / "DONE").read_text()).keys() == {"metrics.json"}
     (folder / "DONE").unlink()
     assert not store.is_done(folder)
-
-
-def test_a_log_that_programs_share_is_cut_where_another_begins(tmp_path: Path) -> None:
-    a, b, c = (tmp_path / name for name in ("a", "b", "c"))
-    log = f"{store.header([a])}\none\n{store.header([b, c])}\ntwo\nthree\n"
-    assert store.spoken(a, log) == "one\n"
-    assert store.spoken(b, log) == store.spoken(c, log) == "two\nthree\n"
-    assert store.spoken(a, "alone\n") == "alone\n"
-
-
-def test_the_words_of_a_command_line_are_programs(tmp_path: Path) -> None:
-    assert store.programs_of(["/a", "/b", "--", "/c"]) == [[Path("/a"), Path("/b")], [Path("/c")]]
