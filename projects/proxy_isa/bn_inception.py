@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from projects.proxy_isa.images import MEAN, STD
+
 FEATURES = 1024
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that come, RGB in [0, 1] before
 CAFFE = (104.0, 117.0, 128.0)  # blue, green, red of 255
 LAST = "last_linear."  # the classes of ImageNet, not used here
 
@@ -23,7 +24,7 @@ LAST = "last_linear."  # the classes of ImageNet, not used here
 class Block(NamedTuple):
     """Channels of an Inception block: 1 x 1, 3 x 3 and double 3 x 3 with what reduces before them, behind the pool.
 
-    Without 1 x 1 the block halves the sides, and its pool passes its input on.
+    Without 1 x 1 the block halves the sides, and its pool (of maxima) passes its input on.
     """
 
     one: int
@@ -43,12 +44,12 @@ class Block(NamedTuple):
 BLOCKS = {
     "3a": Block(64, 64, 64, 64, 96, 32),
     "3b": Block(64, 64, 96, 64, 96, 64),
-    "3c": Block(0, 128, 160, 64, 96, 0, maximum=True),
+    "3c": Block(0, 128, 160, 64, 96, 0),
     "4a": Block(224, 64, 96, 96, 128, 128),
     "4b": Block(192, 96, 128, 96, 128, 128),
     "4c": Block(160, 128, 160, 128, 160, 128),
     "4d": Block(96, 128, 192, 160, 192, 128),
-    "4e": Block(0, 128, 192, 192, 256, 0, maximum=True),
+    "4e": Block(0, 128, 192, 192, 256, 0),
     "5a": Block(352, 192, 320, 160, 224, 128),
     "5b": Block(352, 192, 320, 192, 224, 128, maximum=True),
 }

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1]: how photographs are normalised, as timm's backbones want them."""
+
 
 class Images(Protocol):
     """Images and their classes, 0 to `classes` - 1."""

@@ -18,14 +18,10 @@ from common.data.retrieval import sop as products
 from common.data.retrieval.dataset import ImageFiles
 from common.data.retrieval.images import eval_crop, train_crop
 from common.training.seeds import generator
-from projects.proxy_isa.images import renumbered
+from projects.proxy_isa.images import MEAN, STD, renumbered
 from projects.proxy_isa.task import Task
 
 SIDE = 224
-MEAN, STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of timm's backbones; BN-Inception's Caffe weights differ
 
 
 @dataclass(frozen=True)
