@@ -18,7 +18,7 @@ from common.study.tasks import Task
 from common.tracking.provenance import usable_cores
 
 ROUND = 300  # walltimes are whole five minutes
-SHORT = 0.25  # minutes: of a shorter task the imports are a large part
+SHORT = 0.5  # minutes: of a shorter task the imports are a sixth or more
 SERIES = 2.0  # minutes of short tasks in one process
 
 

@@ -109,10 +109,14 @@ def layer_lines(
         kernels = prepare(cell, generator, bool(options["tune"]), ablations=bool(options["ablations"]))
         for _ in quiet.attempts(int(options["attempts"])):
             line = measure(kernels, options)
+            if kernels[AGAIN] is kernels["f32"]:
+                quiet.twins(line["hot"]["f32"], line["hot"][AGAIN])
+                quiet.twins(line["cold"]["f32"], line["cold"][AGAIN])
         lines.append({"label": cell.label, "kind": cell.shape.kind, "count": cell.count, **line})
         if counting.files:
             lines[-1]["counted"] = counted(kernels, counting, float(options["sample"]))
-        lines[-1]["two"] = two_threads(cell, generator, options) if cell.shape.kind == "conv" else {}
+        threads = bool(options["two_threads"]) and cell.shape.kind == "conv"
+        lines[-1]["two"] = two_threads(cell, generator, options) if threads else {}
         del kernels
     return lines
 

@@ -36,8 +36,9 @@ class Turn:
     y: Buffer
 
 
-def _on_one_image(shape: LayerShape, precision: Precision) -> Blocking:
-    return blocking.best(replace(shape, batch=1), precision)
+def _tuned(shape: LayerShape, precision: Precision) -> Blocking:
+    """Measured on one image, which has pixels enough for any tile; a fully connected layer's tile spans images."""
+    return blocking.best(shape if shape.kind == "dense" else replace(shape, batch=1), precision)
 
 
 def compile_network(
@@ -47,14 +48,14 @@ def compile_network(
 
     Args:
         plan: a precision for all layers, or one by layer name (layers left out stay in f32).
-        tune: measure the blocking of every layer first, on one image whatever the batch; cached.
+        tune: measure the blocking of every layer first, of convolutions on one image whatever the batch; cached.
 
     Raises:
         BadInputError: the plan does not fit the program, or a number below 1.
     """
     if batch < 1 or threads < 1:
         raise BadInputError(f"a network needs at least 1 image and 1 thread, not {batch} and {threads}")
-    tuner = _on_one_image if tune else None
+    tuner = _tuned if tune else None
     border = chunks.together_from(program, plan, batch)
     parts = [cut(program, plan, 1, tuner, slice(border))] if border else []
     return Network([*parts, cut(program, plan, batch, tuner, slice(border, None))], threads)

@@ -2,7 +2,8 @@
 
 One-thread kernels are timed by the CPU clock of their thread, which a pre-empted thread does not advance; what runs on
 several threads by the wall clock. A virtual machine's neighbours slow both: `Quiet` therefore measures the speed of
-the same fp32 multiplications again and again, and calls the machine noisy when it moves.
+the same fp32 multiplications again and again, and calls the machine noisy when it moves. Multiplications touch no memory:
+that a neighbour takes bandwidth away shows in one call that is timed twice, as if it were two.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from projects.fp16_cnn.packing import ALIGNMENT
 Call = Callable[[], object]
 Clock = Callable[[], float]
 LIMIT = 0.08  # relative move of the machine's own peak that makes it noisy
+TWINS = 0.15  # relative difference of one call's two medians that does: memory is less steady than the clock
 MOST = 1 << 20  # calls in one sample
 
 
@@ -122,12 +124,18 @@ class Quiet:
         limit: relative move away from the usual that makes the machine noisy.
         readings: seconds, one a reading that counts.
         taken: all readings, those of measurements that were made again too.
+        apart: relative differences of calls that were timed as if they were two, of measurements that count.
     """
 
     work: Clock
     limit: float = LIMIT
     readings: list[float] = field(default_factory=list[float])
     taken: list[float] = field(default_factory=list[float])
+    apart: list[float] = field(default_factory=list[float])
+
+    def twins(self, one: float, other: float) -> None:
+        """Tell the seconds that one and the same call took, timed as if it were two."""
+        self.apart.append(max(one / other, other / one) - 1.0)
 
     def read(self) -> float:
         """Take a reading."""
@@ -143,20 +151,20 @@ class Quiet:
 
     @property
     def noisy(self) -> bool:
-        """Whether the machine moved by more than the limit."""
-        return self.drift > self.limit
+        """Whether the machine moved by more than the limit, or twins differ by more than `TWINS`."""
+        return self.drift > self.limit or max(self.apart, default=0.0) > TWINS
 
     def attempts(self, most: int) -> Iterator[int]:
         """Turns of one measurement, each between two readings; ends after the first turn that was quiet.
 
         The readings of a turn that is measured again no longer count, those of the last one do. A turn is quiet when
-        both of its readings are near the usual.
+        both of its readings are near the usual and the twins that it told of are alike.
         """
         for turn in range(most):
-            kept = len(self.readings)
+            kept, told = len(self.readings), len(self.apart)
             self.read()
             yield turn
             self.read()
             if not self.noisy or turn == most - 1:
                 return
-            self.readings[kept:] = []
+            self.readings[kept:], self.apart[told:] = [], []

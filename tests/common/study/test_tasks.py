@@ -140,7 +140,7 @@ def test_short_tasks_of_a_stage_share_a_process_but_leave_no_core_without_work(t
     assert series(tasks, 2, 0.1) == {"train": [2, 2], "test": [4, 4], "mean": [1, 1]}
     assert series(tasks, 3, 0.1) == {"train": [2, 2], "test": [3, 3, 2], "mean": [1, 1]}
     assert series(tasks, 1, 0.0) == {"train": [4], "test": [8], "mean": [2]}
-    assert series(tasks, 1, SHORT) == {"train": [4], "test": [8], "mean": [2]}  # two minutes together
+    assert series(tasks, 1, SHORT) == {"train": [4], "test": [4, 4], "mean": [2]}  # two minutes together
     assert series(tasks, 1, 1.01 * SHORT) == {"train": [1] * 4, "test": [1] * 8, "mean": [1] * 2}
 
 

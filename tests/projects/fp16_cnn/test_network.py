@@ -13,11 +13,14 @@ import torchvision
 from torch import Tensor, nn
 
 from common.errors import BadInputError
-from projects.fp16_cnn import chunks, cpu, reference
+from projects.fp16_cnn import blocking, chunks, cpu, reference
+from projects.fp16_cnn.blocking import Blocking
 from projects.fp16_cnn.buffers import Buffer
 from projects.fp16_cnn.graph import import_model
 from projects.fp16_cnn.network import Network, compile_network
+from projects.fp16_cnn.precision import Precision
 from projects.fp16_cnn.program import Fallback, Flatten, Layer, Plan, Program, precisions
+from projects.fp16_cnn.shape import LayerShape
 from projects.fp16_cnn.steps import cut
 from tests.projects.fp16_cnn.nets import Block, Odd, Squeezed, calibrate
 
@@ -49,6 +52,19 @@ def net(request: pytest.FixtureRequest) -> tuple[nn.Module, Program, Tensor]:
     model = calibrate(make(), size)
     x = torch.randn(3, 3, size, size)
     return model, import_model(model, x), x
+
+
+def test_a_fully_connected_layer_is_tuned_for_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def best(shape: LayerShape, precision: Precision) -> Blocking:
+        asked.append((shape.kind, shape.batch))
+        return blocking.default(shape, precision)
+
+    monkeypatch.setattr(blocking, "best", best)
+    model = torchvision.models.resnet18(num_classes=10).eval()
+    compile_network(import_model(model, torch.zeros(1, 3, 32, 32)), "f32", 8, tune=True)
+    assert set(asked) == {("conv", 1), ("dense", 8)}
 
 
 def mixed(program: Program) -> Plan:

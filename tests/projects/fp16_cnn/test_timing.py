@@ -56,6 +56,17 @@ def test_a_clock_that_was_lifted_for_a_moment_spoils_one_turn_and_no_later_one()
     assert not quiet.noisy
 
 
+def test_memory_that_is_taken_away_shows_in_a_call_timed_as_two() -> None:
+    quiet = watch(*[1.0] * 20)
+    for turn in quiet.attempts(3):
+        quiet.twins(1.0, 1.5 if turn == 0 else 0.95)
+    assert not quiet.noisy
+    for _ in quiet.attempts(2):
+        quiet.twins(0.5, 1.0)
+    assert quiet.noisy
+    assert quiet.drift == 0
+
+
 def test_hot_interleaves_the_calls_and_stops_a_slow_one() -> None:
     order: list[str] = []
     now = [0.0]
