@@ -2,8 +2,8 @@
 
 One-thread kernels are timed by the CPU clock of their thread, which a pre-empted thread does not advance; what runs on
 several threads by the wall clock. A virtual machine's neighbours slow both: `Quiet` therefore measures the speed of
-the same fp32 multiplications again and again, and calls the machine noisy when it moves. Multiplications touch no memory:
-that a neighbour takes bandwidth away shows in one call that is timed twice, as if it were two.
+the same fp32 multiplications again and again, and calls the machine noisy when it moves. They touch no memory: that a
+neighbour takes bandwidth away shows in one call that is timed as if it were two.
 """
 
 from __future__ import annotations

@@ -20,8 +20,16 @@ CELLS = [
     Cell(LayerShape("depthwise", 1, 16, 16, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), 16), "relu6", False, 1),
     Cell(LayerShape("dense", 1, 64, 10), "none", False, 1),
 ]
-OPTIONS = {"rounds": 1, "cold_rounds": 1, "sample": 1e-5, "attempts": 1, "ablations": True, "two_threads": True, "tune": False,
-           "counters": False}  # fmt: skip
+OPTIONS = {
+    "rounds": 1,
+    "cold_rounds": 1,
+    "sample": 1e-5,
+    "attempts": 1,
+    "ablations": True,
+    "two_threads": True,
+    "tune": False,
+    "counters": False,
+}
 needs_f16c = pytest.mark.skipif(not cpu.has("f16c"), reason="the CPU has no F16C")
 
 
