@@ -18,7 +18,7 @@ STUDY = @set -f; exec .venv/bin/python -m common.study
 OPTIONS = $(if $(PROJECT),--project "$$PROJECT") $(if $(SCALE),--scale "$$SCALE") \
 	$(if $(LAUNCH),--launch "$$LAUNCH") $(if $(ONLY),--only "$$ONLY") $(if $(SEEDS),--seeds "$$SEEDS") \
 	$(if $(TRACK),--track "$$TRACK") $(if $(YES),--yes) $(if $(ARGS),$$ARGS)
-PYTEST = @OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest
+PYTEST = @exec .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock new plan launch-check reproduce repeat status why logs dashboard sync test test-reliability test-cluster test-containers container pbs lint bench clean

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # as in jobs, and before torch: on more threads it splits sums otherwise
 
 MEASURED = "measured: "
 

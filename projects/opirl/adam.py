@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.training.shares import mean_
+
 
 class Adam(torch.optim.Adam):
     """Parameters of one dtype on one device; state and checkpoints are those of torch's Adam."""
@@ -21,9 +23,10 @@ class Adam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step for the parameters that have a gradient."""
+        """One step for the parameters that have a gradient: its mean over the processes of the training."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
+            mean_([p.grad for p in params if p.grad is not None])
             if not all(p in self.state for p in params):
                 super().step()  # creates the state
                 return

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from common.training.shares import total
 from projects.opirl.adam import Adam
 from projects.opirl.networks import FLAT_MULTIPLE, Actor, TwinCritic
 
@@ -78,9 +79,9 @@ class Agent(nn.Module):
 
     def step_alpha(self, s: Float[Tensor, "n b d"], log_prob: Float[Tensor, "n b"]) -> None:
         """One step on J(alpha) = E[alpha (-log pi - H)], H = -|A|, taken in log alpha, over states not absorbing."""
-        alive = (1.0 - s[..., -1]).sum(-1).clamp_min(1.0)
+        alive, log_probs = total(torch.stack(((1.0 - s[..., -1]).sum(-1), log_prob.detach().sum(-1))))
         gap = torch.zeros(FLAT_MULTIPLE)
-        gap[: self.members] = -log_prob.detach().sum(-1) / alive - self.target_entropy
+        gap[: self.members] = -log_probs / alive.clamp_min(1.0) - self.target_entropy
         self.log_alpha.grad = self.log_alpha.detach().exp() * gap
         self.alpha_optimiser.step()
 

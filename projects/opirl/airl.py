@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.training.seeds import generator
+from common.training.shares import share
 from projects.opirl import demos
 from projects.opirl.absorbing import absorbing_state, transitions
 from projects.opirl.arm import Setting
@@ -74,8 +75,9 @@ class AIRL(nn.Module):
         scalars: dict[str, Tensor] = {}
         for update in range(k * self.updates, (k + 1) * self.updates):
             draws = self.streams.at(update)
-            expert, policy = self.expert.sample(draws["expert"]), self.recent.sample(draws["policy"])
-            scalars = self._update(expert, policy, draws["mix"])
+            expert = self.expert.sample(share(draws["expert"], 1))
+            policy = self.recent.sample(share(draws["policy"], 1))
+            scalars = self._update(expert, policy, share(draws["mix"], 2))
         reward, ending = self.pay(rollout)
         result = self.ppo.iterate(k, rollout, reward, ending)
         return {**scalars, **result, "loss": result["loss"] + scalars["disc_loss"]}
@@ -96,7 +98,7 @@ class AIRL(nn.Module):
             )
         )
         h = self.discriminator.logits(both) - self._log_pi(both.s, both.a)
-        on_expert, on_policy = h.split(self.batch, 1)
+        on_expert, on_policy = h.chunk(2, 1)
         logistic = softplus(-on_expert).mean(-1) + softplus(on_policy).mean(-1)
         loss = logistic + self.discriminator.options.penalty * self.discriminator.gradient_penalty(both, mix)
         optimiser = self.discriminator.optimiser

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.training.seeds import generator
+from common.training.shares import share
 from projects.opirl import demos
 from projects.opirl.absorbing import features
 from projects.opirl.adam import Adam
@@ -44,7 +45,7 @@ class BC(nn.Module):
 
     def step(self, k: int) -> Tensor:
         """One update; the losses (n,)."""
-        batch = self.expert.sample(self.streams.at(k)["expert"])
+        batch = self.expert.sample(share(self.streams.at(k)["expert"], 1))
         loss = -self.actor.log_prob(batch.s, batch.a).mean(-1)
         self.optimiser.zero_grad()
         loss.sum().backward()

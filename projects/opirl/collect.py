@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from common.cluster.ranks import place
 from common.training.append import AppendOnlyFile
+from common.training.shares import from_first_
 from projects.opirl.absorbing import features, transitions
 from projects.opirl.arm import Setting
 from projects.opirl.replay import Replay, width
@@ -47,7 +49,7 @@ class Collector:
         )
         self.files = {
             f"replay {seed}": AppendOnlyFile(setting.out / f"replay-{seed}.f32", np.float32, (width(d, a),))
-            for seed in setting.seeds
+            for seed in (setting.seeds if place().rank == 0 else ())
         }
 
     def states(self, obs: Tensor) -> Tensor:
@@ -69,10 +71,13 @@ class Collector:
             parts = list(rows.unsqueeze(1))
         else:
             parts = [transitions(*one, self.absorbing) for one in zip(s, a, s2, r, ends, strict=True)]
-        for index, (part, file) in enumerate(zip(parts, self.files.values(), strict=True)):
+        for index, part in enumerate(parts):
             self.replay.add(index, part)
-            file.append(part.numpy())
             self.counters[index].add("training", 1)
+        for file, part in zip(
+            self.files.values(), parts, strict=False
+        ):  # of several processes the first has files
+            file.append(part.numpy())
 
     def journals(self) -> Mapping[str, AppendOnlyFile]:
         """The buffers' files."""
@@ -87,6 +92,11 @@ class Collector:
         self.envs.set_state(state["envs"])
         for counter, count in zip(self.counters, state["training"], strict=True):
             counter.training = int(count)
-        self.replay.reserve(max(len(file) for file in self.files.values()))
-        for index, file in enumerate(self.files.values()):
-            self.replay.sizes[index] = file.read(self.replay.rows[index].numpy())
+        sizes = torch.tensor([len(file) for file in self.files.values()] or [0] * self.members)
+        from_first_(sizes)
+        self.replay.sizes = sizes.tolist()
+        self.replay.reserve(max(self.replay.sizes))
+        for file, rows in zip(self.files.values(), self.replay.rows, strict=False):
+            file.read(rows.numpy())
+        for rows, size in zip(self.replay.rows, self.replay.sizes, strict=True):
+            from_first_(rows[:size])

@@ -13,6 +13,7 @@ from torch import nn
 
 from common.tracking.record import Recorder
 from common.training.guards import check_finite
+from common.training.shares import check_alike, mean_
 from projects.opirl.arm import Arm, Setting
 from projects.opirl.rollout import evaluate
 
@@ -31,6 +32,8 @@ class Training(pl.LightningModule):
     Attributes:
         curve: rows (interactions, return of member 0, 1, ...).
     """
+
+    averages_gradients = True  # over processes: projects/opirl/adam.py
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Training(pl.LightningModule):
                 self.evaluate(0)
             losses = self.arm.step(k)
             if losses is not None:
+                mean_([losses])
                 check_finite(losses, k)
             if (k + 1) % self.every == 0 or k + 1 == self.steps:
                 self.evaluate(k + 1)
@@ -64,6 +68,7 @@ class Training(pl.LightningModule):
         """Evaluate every member and append to its history."""
         setting = self.setting
         returns = evaluate(self.arm.act, setting.env, self.episodes, setting.seeds, self.arm.counters).mean(1)
+        check_alike(torch.from_numpy(returns), "the return of an evaluation")
         interactions = steps * self.arm.stride
         self.curve.append([float(interactions), *map(float, returns)])
         more = self.arm.diagnostics(steps)

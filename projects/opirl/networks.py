@@ -20,6 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.cluster.ranks import place
 from common.errors import BadInputError
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -36,12 +37,14 @@ def whole_vectors(**counts: int) -> None:
     """Refuse batches that leave a remainder: a member's bits would depend on how many are stacked with it.
 
     Raises:
-        BadInputError: a count is no multiple of VECTOR.
+        BadInputError: a count is no multiple of VECTOR for each process of the training.
     """
+    processes = place().size
     for name, count in counts.items():
-        if count <= 0 or count % VECTOR:
+        if count <= 0 or count % (VECTOR * processes):
+            each = "" if processes == 1 else f" for each of {processes} processes"
             raise BadInputError(
-                f"{name.replace('__', '.')} is {count}: a multiple of {VECTOR} is needed, so that a seed's "
+                f"{name.replace('__', '.')} is {count}: a multiple of {VECTOR}{each} is needed, so that a seed's "
                 "numbers do not depend on the seeds that are stacked with it."
             )
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.training.seeds import generator
+from common.training.shares import share
 from projects.opirl.agent import Agent, AgentOptions
 from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Policy, Reward
@@ -65,7 +66,7 @@ class OffPolicy(nn.Module, ABC):
         self.collector.step(k, self.behave)
         if k < self.start:
             return None
-        draws = self.streams.at(k)
+        draws = {name: share(value, _batch_axis(name)) for name, value in self.streams.at(k).items()}
         return self.learn(k, self.collector.replay.sample(draws["replay"], self.window), draws)
 
     @abstractmethod
@@ -116,3 +117,7 @@ class OffPolicy(nn.Module, ABC):
     def rewards(self) -> list[Reward]:
         """None is learned, unless the arm says otherwise."""
         return []
+
+
+def _batch_axis(draw: str) -> int:
+    return 2 if draw in ("mix", "eps") else 1

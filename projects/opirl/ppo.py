@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from common.training.seeds import generator
+from common.training.shares import share
 from projects.opirl.absorbing import features
 from projects.opirl.adam import Adam
 from projects.opirl.envs import spec
@@ -190,7 +191,8 @@ class PPO(nn.Module):
         for epoch in range(self.options.epochs):
             order = self.shuffle.at(k * self.options.epochs + epoch)["u"].argsort(dim=-1, stable=True)
             for picks in order.chunk(self.options.minibatches, 1):
-                sums = self._update(data.gather(1, picks.unsqueeze(-1).expand(-1, -1, data.shape[-1])))
+                mine = share(picks, 1).unsqueeze(-1).expand(-1, -1, data.shape[-1])
+                sums = self._update(data.gather(1, mine))
         return {**sums, "train_return": self.episode["last"].clone()}
 
     def _update(self, batch: Float[Tensor, "n b w"]) -> dict[str, Tensor]:

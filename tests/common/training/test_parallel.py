@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,48 +13,17 @@ import torch
 from common.cluster.ranks import Place
 from common.errors import BadInputError
 from common.training.data import StepSampler, shared
+from tests.support import processes
+from tests.support.processes import finish
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = ROOT / "tests" / "support" / "parallel_fit.py"
+PROGRAM = processes.ROOT / "tests" / "support" / "parallel_fit.py"
 pytestmark = pytest.mark.timeout(240)
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def begin(
     out: Path, size: int, steps: int, dropout: float, kind: str = "plain", **extra: str
 ) -> list[subprocess.Popen[str]]:
-    """Start `size` processes as torchrun would."""
-    port = free_port()
-    clean = {
-        key: value for key, value in os.environ.items() if not key.startswith(("RETHESIS", "SLURM", "OMPI"))
-    }
-    shared = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    world = {
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(out), str(steps), str(dropout), kind], text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**clean, **shared, **extra, **(world if size > 1 else {}),
-                 **({"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"} if size > 1 else {})},
-        )
-        for rank in range(size)
-    ]  # fmt: skip
-
-
-def finish(processes: list[subprocess.Popen[str]], code: int = 0) -> str:
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), outputs
-    return "".join(outputs)
+    return processes.begin(size, [str(PROGRAM), str(out), str(steps), str(dropout), kind], **extra)
 
 
 def train(
@@ -68,15 +34,15 @@ def train(
 
 def interrupt(out: Path, dropout: float, strategy: str = "ddp") -> str:
     """Train on two processes, and stop them by a signal to the second, somewhere before the end."""
-    processes = begin(out, 2, 30, dropout, FIT_SLEEP="0.1", RETHESIS_STRATEGY=strategy)
-    for process in processes:
+    both = begin(out, 2, 30, dropout, FIT_SLEEP="0.1", RETHESIS_STRATEGY=strategy)
+    for process in both:
         assert process.stdout is not None
         process.stdout.readline()  # its place: it begins
     time.sleep(1.0)
-    while not any(out.glob("checkpoints/*")) and processes[1].poll() is None:
-        processes[1].send_signal(signal.SIGUSR1)
+    while not any(out.glob("checkpoints/*")) and both[1].poll() is None:
+        both[1].send_signal(signal.SIGUSR1)
         time.sleep(0.2)
-    return finish(processes, 75)
+    return finish(both, 75)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

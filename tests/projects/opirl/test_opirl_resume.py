@@ -27,7 +27,7 @@ CASES = {
 
 def config(method: str, env: str) -> dict[str, Any]:
     return support.config(
-        method, env, imitate={"steps": 48 if method != "airl" else 128}, evaluation={"every": 12, "episodes": 1},
+        method, env, imitate={"steps": 48 if method != "airl" else 256}, evaluation={"every": 12, "episodes": 1},
         collect={"start": 8, "random_steps": 16}, demos={"count": 2},
     )  # fmt: skip
 
