@@ -38,7 +38,9 @@ def mean_(values: Sequence[Shaped[Tensor, ...]]) -> None:
         flat = torch.cat([value.reshape(-1) for value in values])
         dist.all_reduce(flat)
         flat /= _size()
-        for value, mean in zip(values, flat.split([value.numel() for value in values]), strict=True):
+        for value, mean in zip(
+            values, flat.split_with_sizes([value.numel() for value in values]), strict=True
+        ):
             value.copy_(mean.view_as(value))
 
 
