@@ -20,6 +20,7 @@ from common.optim.rules import LookSAM
 from common.optim.settings import Settings
 from common.optim.sweeps import Loss, States, Sweeps
 from common.optim.vectors import Vector
+from common.processes.parts import is_part
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Sharp:
 
     def __init__(self, optimizer: Optimizer, settings: Settings, sweeps: Sweeps) -> None:
         self.optimizer, self.settings, self.sweeps = optimizer, settings, sweeps
-        self.devices = Devices()
+        self.devices = Devices(sharded=is_part(sweeps.params[0]))
         self._perturbed = Perturbed()
         self._warned = False
 
@@ -110,6 +111,7 @@ class Sharp:
             eps = rule.perturbation(w, first.g, rho, key)
         self._warn(w, eps)
         found = Found([], first.loss, rho=rho, norm=norm)
+        self.sweeps.settle()
         with self._perturbed(w, eps), self.sweeps.at_w_eps(rule.first != "none", self.settings.fp32):
             found.perturbed, found.gradient = self.sweeps.gradient(loss, cell, chunk, play=first.states)
         self._finish(found, first, w, eps, examples)

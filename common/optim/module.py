@@ -31,6 +31,7 @@ class SharpnessModule(pl.LightningModule):
     """
 
     averages_gradients = True  # over processes, see common.optim.devices
+    steps_on_parts = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class SharpnessModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Take over what ``on_load_checkpoint`` read: only now is there an optimiser."""
         if self._saved is not None:
-            state.load(self._optimizer(), self._saved, whole=False)
+            state.load(self._optimizer(), self._saved, with_base=False)
             self._saved = None
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -79,7 +80,7 @@ class SharpnessModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the wrapper's own state (Lightning saves the base optimiser's)."""
-        checkpoint[KEY] = state.save(self._optimizer(), whole=False)
+        checkpoint[KEY] = state.save(self._optimizer(), with_base=False)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the wrapper's state until there is an optimiser."""

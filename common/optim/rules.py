@@ -16,6 +16,7 @@ from common.errors import BadInputError
 from common.optim import vectors
 from common.optim.schedules import positive
 from common.optim.vectors import Vector
+from common.processes.parts import cut_like
 
 First = Literal["gradient", "loss", "none"]
 """What the pass at w is for: g1; only the loss and the running statistics; or there is no such pass."""
@@ -191,5 +192,6 @@ class RandomDirection(Rule):
         """rho z / ||z||."""
         digest = hashlib.blake2b(repr((self.seed, *key)).encode(), digest_size=8).digest()
         draw = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-        z = [torch.randn(p.shape, generator=draw, dtype=torch.float32).to(p) for p in w]
+        z = [torch.randn(p.shape, generator=draw, dtype=torch.float32).to(p.device, p.dtype) for p in w]
+        z = [cut_like(whole, p) for whole, p in zip(z, w, strict=True)]
         return along(z, rho)

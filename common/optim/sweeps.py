@@ -16,6 +16,7 @@ from common.optim import base, batches
 from common.optim.passes import held_buffers, random_state, set_random_state
 from common.optim.precision import full_precision
 from common.optim.vectors import Vector
+from common.processes.parts import settle
 
 Loss = Callable[[Any], Float[Tensor, ""]]
 """The mean loss over a part of the batch; no backward pass in it."""
@@ -96,6 +97,11 @@ class Sweeps:
     def scale(self) -> float:
         """What gradients are multiplied by."""
         return self.scaler.get_scale() if self.scaler else 1.0
+
+    def settle(self) -> None:
+        """Before the parameters are moved: nothing must remember where they stood."""
+        if self.module is not None:
+            settle(self.module)
 
     @contextmanager
     def at_w_eps(self, hold: bool, fp32: bool) -> Generator[None]:

@@ -67,7 +67,8 @@ class Team(Alone):
     checkpoint is due. Rank 0 alone writes, into its own folder.
 
     Args:
-        module: what is trained. One with ``averages_gradients`` does so itself (common.optim) and is not wrapped.
+        module: what is trained. One with ``averages_gradients`` does so itself (common.optim) and is not wrapped;
+            one that makes its own steps can be sharded if it says ``steps_on_parts``.
         data: hands each process its share of a batch.
         device: "cpu" or "cuda".
 
@@ -125,7 +126,7 @@ class Team(Alone):
         itself = bool(getattr(module, "averages_gradients", False))
         if name == "ddp":
             return (_Unwrapped if itself else DDPStrategy)(process_group_backend=_backend(self.device))
-        if itself or not module.automatic_optimization:
+        if not (module.automatic_optimization or getattr(module, "steps_on_parts", False)):
             raise BadInputError(
                 f"{type(module).__name__} makes its own steps and cannot be sharded: set parallel.strategy=ddp."
             )

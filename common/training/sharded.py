@@ -10,17 +10,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import ModelParallelStrategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
-from torch.distributed.tensor import DTensor
 from typing_extensions import override
 
 from common.errors import BadInputError
+from common.processes.parts import whole
 
 BLOCK = 1_000_000  # parameters from which on an entry of a list or sequence of layers is a unit of its own
 
@@ -81,11 +81,6 @@ class Sharded(ModelParallelStrategy):
             for block in _blocks(child):
                 fully_shard(block, mesh=mesh)
             fully_shard(child, mesh=mesh)
-
-
-def whole(value: Tensor) -> Tensor:
-    """A tensor, put together where it is sharded; every process then has to ask."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _blocks(child: nn.Module) -> list[nn.Module]:

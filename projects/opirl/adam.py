@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.training.shares import mean_
+from common.processes.shares import mean_
 
 
 class Adam(torch.optim.Adam):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from common.training.shares import total
+from common.processes.shares import total
 from projects.opirl.adam import Adam
 from projects.opirl.networks import FLAT_MULTIPLE, Actor, TwinCritic
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from common.processes.shares import share
 from common.training.seeds import generator
-from common.training.shares import share
 from projects.opirl import demos
 from projects.opirl.absorbing import features
 from projects.opirl.adam import Adam

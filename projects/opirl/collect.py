@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.cluster.ranks import place
+from common.processes.shares import from_first_
 from common.training.append import AppendOnlyFile
-from common.training.shares import from_first_
 from projects.opirl.absorbing import features, transitions
 from projects.opirl.arm import Setting
 from projects.opirl.replay import Replay, width

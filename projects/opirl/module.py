@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from common.processes.shares import check_alike, mean_
 from common.tracking.record import Recorder
 from common.training.guards import check_finite
-from common.training.shares import check_alike, mean_
 from projects.opirl.arm import Arm, Setting
 from projects.opirl.rollout import evaluate
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from common.processes.shares import share
 from common.training.seeds import generator
-from common.training.shares import share
 from projects.opirl.agent import Agent, AgentOptions
 from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Policy, Reward

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from common.errors import NonFiniteError, unknown
 from common.metrics.retrieval import Retrieval, retrieval
+from common.processes.gather import gathered
 from common.tracking.record import Recorder
-from common.training.gather import gathered
 from projects.proxy_isa.diagnostics import diagnose
 from projects.proxy_isa.embedder import Embedder
 from projects.proxy_isa.images import Images, parts

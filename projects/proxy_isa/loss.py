@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from common.errors import BadInputError, NonFiniteError
-from common.training.gather import gathered
+from common.processes.gather import gathered
 from common.training.seeds import generator
 from projects.proxy_isa.memory import ClassMemory
 from projects.proxy_isa.terms import Cosines, grouped_log1p_sum_exp, log1p_sum_exp

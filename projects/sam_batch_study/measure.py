@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.processes.parts import whole_state
 from projects.sam_batch_study.sources import Chosen, in_order
 
 EXAMPLES = 512  # in one pass without gradient, where net.chunk says nothing
@@ -29,5 +30,5 @@ def measure(
 
 
 def copied(model: nn.Module) -> dict[str, Tensor]:
-    """Its state dict in memory of its own, on the CPU."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+    """Its state dict, whole, in memory of its own, on the CPU."""
+    return {name: value.to("cpu", copy=True) for name, value in whole_state(model).items()}

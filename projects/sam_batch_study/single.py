@@ -22,10 +22,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from common.errors import BadInputError, NonFiniteError
 from common.files import digest
+from common.optim import vectors
 from common.optim.module import SharpnessModule
 from common.optim.rules import SAM, Base, GradientNormPenalty, RandomDirection
 from common.optim.settings import Settings
 from common.optim.sharpness import Report
+from common.processes.parts import load_whole
+from common.processes.shares import from_first_
 from common.study.model import Member
 from common.tracking.record import Recorder
 from common.training.fit import fit
@@ -170,11 +173,11 @@ class Single(SharpnessModule):
     def _descend(self) -> None:
         """The base optimiser's step, between two checks: what is not finite must reach no checkpoint."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self._length = float(nn.utils.get_total_norm(gradients))
+        self._length = vectors.norm(gradients)
         if not math.isfinite(self._length):
             raise NonFiniteError(f"the norm of the gradient became {self._length}.")
         super()._descend()
-        if not math.isfinite(float(nn.utils.get_total_norm([p.detach() for p in self.model.parameters()]))):
+        if not math.isfinite(vectors.norm([p.detach() for p in self.model.parameters()])):
             raise NonFiniteError("a weight is not finite after a step.")
 
     def _look(self, done: int) -> None:
@@ -199,14 +202,14 @@ class Single(SharpnessModule):
     def _finish(self, done: int) -> None:
         """The last errors, while the net is still on its device."""
         last, errors = copied(self.model), self._errors()
-        self.model.load_state_dict(self.progress.best)
+        load_whole(self.model, self.progress.best)
         self.progress.errors, self.progress.updates = (*errors, *self._errors()), done
-        self.model.load_state_dict(last)
+        load_whole(self.model, last)
 
     def _diverge(self, done: int) -> None:
         """Back to the best weights, which are finite, as those of a checkpoint must be; done is at least 1."""
         progress = self.progress
-        self.model.load_state_dict(progress.best)
+        load_whole(self.model, progress.best)
         progress.errors, progress.updates = (1.0, 1.0, *self._errors()), max(1, done)
         progress.loss = math.inf
 
@@ -217,7 +220,11 @@ class Single(SharpnessModule):
 
     def _measure(self, part: Chosen) -> tuple[float, float]:
         batch, workers = self.setting.chunk or EXAMPLES, self.setting.workers
-        return measure(self.model, part, self.device, batch, workers)
+        numbers = measure(self.model, part, self.device, batch, workers)
+        found = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        from_first_(found)  # what follows from it must follow on all processes
+        loss, error = found.tolist()
+        return loss, error
 
 
 def train_singly(members: Sequence[Member], wanted: Sequence[Sequence[Net]], part: str = "") -> list[Trained]:

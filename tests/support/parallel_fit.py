@@ -1,6 +1,6 @@
 """A small training in float64 for the tests of ``fit`` on several processes.
 
-``python parallel_fit.py OUT STEPS DROPOUT [plain | pairs | sam]`` prints its place, then rank 0 writes OUT/weights.pt.
+``python parallel_fit.py OUT STEPS DROPOUT [KIND]`` prints its place, then rank 0 writes OUT/weights.pt.
 SIGUSR1 (or the environment's deadline) stops it with 75.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -19,12 +20,12 @@ from torch.utils.data import TensorDataset
 from common.cluster.ranks import place
 from common.errors import RethesisError
 from common.optim.module import SharpnessModule
-from common.optim.rules import SAM
+from common.optim.rules import ASAM, MSAM, SAM, LookSAM, RandomDirection
 from common.optim.settings import Settings
+from common.processes.gather import gathered
 from common.training import sharded
 from common.training.data import Keyed, StepData, StepSampler, loader, shared
 from common.training.fit import fit
-from common.training.gather import gathered
 from common.training.seeds import seed_everything
 
 BATCH = 12
@@ -54,17 +55,26 @@ class Pairs(Net):
 
 
 class Sharp(SharpnessModule):
-    """The perturbation batch is 12 or 6 examples; on two processes of 6 each, their block or one process's own."""
+    """On two processes, each with 6 of 12 examples."""
 
-    def __init__(self, m: int) -> None:
-        super().__init__(Settings(SAM(), m, 0.1))
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.net = network(0.0)
 
     def loss(self, batch):
+        time.sleep(float(os.environ.get("FIT_SLEEP", "0")) / 2)
         return nn.functional.mse_loss(self.net(batch[0]), batch[1])
 
     def base_optimizer(self):
         return torch.optim.SGD(self.parameters(), lr=1e-2, momentum=0.9)
+
+
+class Steps(Net):
+    """Manual optimisation that knows nothing of parts."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__(dropout)
+        self.automatic_optimization = False
 
 
 class Data(StepData):
@@ -80,7 +90,20 @@ class Whole(Data):
     divides = False
 
 
-KINDS = {"plain": Net, "pairs": Pairs, "sam": lambda _: Sharp(12), "whole": Net}
+KINDS: dict[str, Callable[[float], pl.LightningModule]] = {
+    "plain": Net,
+    "pairs": Pairs,
+    "whole": Net,
+    "sam": lambda _: Sharp(Settings(SAM(), BATCH, 0.1)),
+    # perturbation batches of half of the examples, spread over both processes where weights are sharded
+    "halves": lambda _: Sharp(Settings(ASAM(0.01), BATCH // 2, 0.1, chunk=3, clip=0.5)),
+    "look": lambda _: Sharp(Settings(LookSAM(k=3), BATCH, 0.1)),
+    # a first pass without gradient, and none at all
+    "random": lambda _: Sharp(Settings(RandomDirection(5), BATCH, 0.1)),
+    "momentum": lambda _: Sharp(Settings(MSAM(), BATCH, 0.1)),
+    "steps": Steps,
+    "odd": lambda _: Sharp(Settings(SAM(), 3, 0.1)),
+}
 
 
 def network(dropout: float) -> nn.Module:
@@ -91,12 +114,13 @@ def main(out: Path, steps: int, dropout: float, kind: str = "plain") -> int:
     here = place()
     print(here.rank, here.size, here.local_rank, here.starter, flush=True)
     seed_everything(0)
-    sharded.BLOCK = 10  # every layer of this small net is a unit of its own
+    if kind not in ("random", "momentum"):  # those: one unit, which stays whole after a pass without gradient
+        sharded.BLOCK = 10  # every layer of this small net is a unit of its own
     module = KINDS[kind](dropout)
     folder = out if here.rank == 0 else out / f"rank{here.rank}"
     folder.mkdir(parents=True, exist_ok=True)
     data = Whole(steps) if kind == "whole" else Data(steps)
-    guard_every = 0 if kind == "sam" else 1
+    guard_every = 0 if isinstance(module, Sharp) else 1
     try:
         fit(module, data, folder, checkpoint_seconds=float("inf"), guard_every=guard_every)
     except RethesisError as error:

@@ -32,9 +32,9 @@ def train(
     return finish(begin(out, size, 30, dropout, kind, RETHESIS_STRATEGY=strategy), code)
 
 
-def interrupt(out: Path, dropout: float, strategy: str = "ddp") -> str:
+def interrupt(out: Path, dropout: float, strategy: str = "ddp", kind: str = "plain") -> str:
     """Train on two processes, and stop them by a signal to the second, somewhere before the end."""
-    both = begin(out, 2, 30, dropout, FIT_SLEEP="0.1", RETHESIS_STRATEGY=strategy)
+    both = begin(out, 2, 30, dropout, kind, FIT_SLEEP="0.1", RETHESIS_STRATEGY=strategy)
     for process in both:
         assert process.stdout is not None
         process.stdout.readline()  # its place: it begins
@@ -62,6 +62,9 @@ def distance(a: Path, b: Path) -> float:
         pytest.param("pairs", "ddp", marks=pytest.mark.slow),  # a loss of the whole batch
         pytest.param("pairs", "fsdp", marks=pytest.mark.slow),
         pytest.param("sam", "ddp", marks=pytest.mark.slow),  # makes its own steps
+        ("halves", "fsdp"),  # on parts of the weights: with two perturbation batches, ...
+        pytest.param("random", "fsdp", marks=pytest.mark.slow),  # ... a first pass without gradient,
+        pytest.param("momentum", "fsdp", marks=pytest.mark.slow),  # ... and none
     ],
 )
 def test_two_processes_equal_one_in_float64(tmp_path: Path, kind: str, strategy: str) -> None:
@@ -80,7 +83,8 @@ def test_two_processes_equal_one_in_float64(tmp_path: Path, kind: str, strategy:
     ("kind", "strategy", "message"),
     [
         ("whole", "ddp", "Whole cannot be shared by 2 processes"),
-        ("sam", "fsdp", "Sharp makes its own steps and cannot be sharded"),
+        ("odd", "fsdp", "m = 3 must be a multiple of the 2 processes"),
+        ("steps", "fsdp", "Steps makes its own steps and cannot be sharded"),
         ("plain", "dpp", "parallel.strategy 'dpp'"),
     ],
 )
@@ -99,6 +103,16 @@ def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_bits_are_kept(tmp_p
     assert first.split(":")[0] == second.split(":")[0] and "SIGUSR1" in first + second
     assert "another process of the job" in first + second
     train(cut, 2, 0.3)
+    assert distance(cut, tmp_path / "whole") == 0.0
+
+
+@pytest.mark.slow
+def test_a_sharp_step_on_parts_of_the_weights_continues_to_the_bit(tmp_path: Path) -> None:
+    """LookSAM between two of its perturbations: what it remembers is in the checkpoint, whole."""
+    train(tmp_path / "whole", 2, kind="look", strategy="fsdp")
+    cut = tmp_path / "cut"
+    interrupt(cut, 0.0, "fsdp", kind="look")
+    train(cut, 2, kind="look", strategy="fsdp")
     assert distance(cut, tmp_path / "whole") == 0.0
 
 

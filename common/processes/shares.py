@@ -32,12 +32,21 @@ def share(batch: Shaped[Tensor, ...], axis: int) -> Shaped[Tensor, ...]:
     return batch[(slice(None),) * axis + (slice(dist.get_rank(), None, size),)]
 
 
-def mean_(values: Sequence[Shaped[Tensor, ...]]) -> None:
-    """The mean over all processes, in place, by one message; every process must call it with the same shapes."""
-    if _size() > 1 and values:
+def mean_(
+    values: Sequence[Shaped[Tensor, ...]], group: dist.ProcessGroup | None = None, size: int | None = None
+) -> None:
+    """The mean over all processes, in place, by one message; all must call it with the same shapes.
+
+    Args:
+        values: of one dtype on one device.
+        group: of `size` processes, in place of all.
+        size: number of processes.
+    """
+    size = size or _size()
+    if size > 1 and values:
         flat = torch.cat([value.reshape(-1) for value in values])
-        dist.all_reduce(flat)
-        flat /= _size()
+        dist.all_reduce(flat, group=group)
+        flat /= size
         for value, mean in zip(
             values, flat.split_with_sizes([value.numel() for value in values]), strict=True
         ):
@@ -69,7 +78,7 @@ def check_alike(value: Shaped[Tensor, ...], what: str) -> None:
         return
     first = value.clone()
     dist.broadcast(first, 0)
-    differs = torch.tensor(int(not torch.equal(first, value)))
+    differs = torch.tensor(int(not torch.equal(first, value)), device=value.device)
     dist.all_reduce(differs)
     if differs:
         raise BadInputError(

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.training import shares
+from common.processes import shares
 from tests.support.processes import begin, finish
 
 PROGRAM = """
 import sys, torch, torch.distributed as dist
 from common.errors import BadInputError
-from common.training import shares
+from common.processes import shares
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
