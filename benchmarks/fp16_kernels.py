@@ -23,6 +23,7 @@ import torch
 from projects.fp16_cnn import blocking, cpu, machine, micro, networks, timing
 from projects.fp16_cnn.buffers import Buffer, Layout
 from projects.fp16_cnn.compiler import compile_function
+from projects.fp16_cnn.crew import Jobs, crew
 from projects.fp16_cnn.kernel import Layer
 from projects.fp16_cnn.layer import build
 from projects.fp16_cnn.packing import aligned
@@ -113,17 +114,46 @@ def show(shape: LayerShape, count: int, found: Mapping[str, float], names: list[
     return ratios
 
 
-def threads(shapes: list[LayerShape], name: str, options: argparse.Namespace) -> float:
-    """Speed-up of two threads by wall time, the best of single calls of each: median over the layers.
+def threads(shapes: list[LayerShape], name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Speed-up of two threads by wall time, the best of single calls of each: medians over the layers.
 
-    With other processes on the same cores only the best calls had both cores to themselves.
+    With other processes on the same cores only the best calls had both cores to themselves. "registers" are bare
+    multiplications, what the machine gives at most: two cores at work may run at a lower clock than one.
     """
-    ratios: list[float] = []
-    for shape in shapes:
-        calls = {str(count): make(shape, name, options.tune, count)[1] for count in (1, 2)}
+
+    def ratio(calls: Mapping[str, Call]) -> float:
         found = timing.hot(calls, 8 * options.rounds, 0.0, time.perf_counter)
-        ratios.append(min(found["1"]) / min(found["2"]))
-    return statistics.median(ratios)
+        return min(found["1"]) / min(found["2"])
+
+    ours = [ratio({str(n): make(shape, name, options.tune, n)[1] for n in (1, 2)}) for shape in shapes]
+    peers = [
+        ratio({str(n): on_torch_threads(onednn(shape, PEERS[name]), n) for n in (1, 2)}) for shape in shapes
+    ]
+    torch.set_num_threads(1)
+    bare = ratio({"1": peak(name), "2": peak_on_two(name)})
+    return {"ours": statistics.median(ours), "oneDNN": statistics.median(peers), "registers": bare}
+
+
+def peak_on_two(name: str) -> Call:
+    """The work of `peak`, shared by two threads."""
+    memory = aligned((2, 64), np.float32)
+    address = compile_function(micro.peak_ir(PRECISIONS[name]), "kernel", 1, 1).address
+    jobs = Jobs([(address, (part.ctypes.data, TURNS // 2)) for part in memory])
+
+    def call(_held: object = memory) -> None:
+        crew(2).run(jobs)
+
+    return call
+
+
+def on_torch_threads(call: Call, count: int) -> Call:
+    """A call of torch on so many threads."""
+
+    def run() -> None:
+        torch.set_num_threads(count)
+        call()
+
+    return run
 
 
 def main() -> None:
@@ -150,8 +180,8 @@ def main() -> None:
     summary([(shape, ratios) for shape, ratios in rows if shape.kind == "conv"], sums, compiled)
     wide = [shape for shape in counts if shape.kind == "conv" and shape.flops > 1e8][:8]
     for name in (name for name in PEERS if name in names):
-        ratio = threads(wide, name, options)
-        print(f"two threads over one, {name}: {ratio:.2f} (promised {PROMISED['threads']})")
+        ratios = {key: round(value, 2) for key, value in threads(wide, name, options).items()}
+        print(f"two threads over one, {name}: {ratios} (promised {PROMISED['threads']})")
     found, _ = measure(FC6, names, argparse.Namespace(rounds=5, sample=0.001, tune=options.tune))
     gains = {name: round(found["f32"] / found[name], 2) for name in names}
     print(f"{FC6}, weights from memory, over f32: {gains} (promised > {PROMISED['memory']} in fp16)")

@@ -27,6 +27,7 @@ STUDY = Study(
         Stage(
             name="tune",
             run=f"{HERE}.tune:run",
+            data=f"{HERE}.ondisk:data",
             parallel=True,
             axes=("data", "loss", "seed"),
             arms={"data": TASKS},
@@ -35,6 +36,7 @@ STUDY = Study(
         Stage(
             name="learn",
             run=f"{HERE}.learn:run",
+            data=f"{HERE}.ondisk:data",
             parallel=True,
             axes=("data", "loss", "seed"),
             arms={"data": TASKS},

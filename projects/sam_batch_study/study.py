@@ -28,6 +28,7 @@ STUDY = Study(
         Stage(
             name="search",
             run=f"{HERE}.search:run",
+            data=f"{HERE}.ondisk:data",
             parallel=True,
             axes=("task", "method", "batch", "seed"),
             arms={"task": ENGINES},
@@ -37,6 +38,7 @@ STUDY = Study(
         Stage(
             name="sweep",
             run=f"{HERE}.sweep:run",
+            data=f"{HERE}.ondisk:data",
             parallel=True,
             axes=("task", "method", "batch", "seed"),
             arms={"task": ENGINES},
@@ -47,6 +49,7 @@ STUDY = Study(
         Stage(
             name="retrain",
             run=f"{HERE}.retrain:run",
+            data=f"{HERE}.ondisk:data",
             parallel=True,
             axes=("task", "method", "batch", "seed"),
             arms={"task": ENGINES},
