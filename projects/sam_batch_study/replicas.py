@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from common.cluster.ranks import place
+from common.processes.shares import from_first_, share
 from common.tracking.record import Recorder
 from projects.sam_batch_study.mlp import initial, logits, module, parameters
 from projects.sam_batch_study.plan import LEVELS, Net, Outcome, Plan
@@ -34,7 +36,12 @@ class Replicas(pl.LightningModule):
         hidden: widths of the hidden layers.
         nets: what each is.
         records: one per task, for the curve of its first net; or none.
+
+    Raises:
+        BadInputError: the processes of the training cannot share a perturbation batch.
     """
+
+    averages_gradients = True  # over processes, in `rules`
 
     rows: Tensor
     velocity: Tensor
@@ -58,6 +65,7 @@ class Replicas(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.rule, self.plan, self.tasks = rule, plan, tasks
+        self.own = rule.part(place().size)
         self.nets, self.records = tuple(nets), tuple(records)
         self.widths = (tasks[0].train.x[0].numel(), *hidden, tasks[0].classes)
         self.orders = {
@@ -89,7 +97,7 @@ class Replicas(pl.LightningModule):
     def training_step(self, batch: list[int], index: int) -> None:
         """The steps of these numbers, by every net that has not stopped."""
         alive = (self.stopped_at == 0).nonzero()[:, 0]
-        for block in blocks(len(alive), self.rule.batch):
+        for block in blocks(len(alive), self.own.batch):
             self._descend(alive[block], batch)
         if (batch[-1] + 1) % self.plan.every == 0:
             for j in alive.tolist():
@@ -135,7 +143,7 @@ class Replicas(pl.LightningModule):
         stack = Stack(self.widths, rho, seeds)
         for k in steps:
             x, y = self._batch(nets, k)
-            g, length = gradient(self.rule, stack, w, x, y, k)
+            g, length = gradient(self.own, stack, w, x, y, k)
             norm += length.clamp_min(1e-12).log()
             if self.plan.decay:
                 g = g.add_(w, alpha=self.plan.decay)
@@ -148,7 +156,7 @@ class Replicas(pl.LightningModule):
         for net in nets:
             key = net.owner, net.init
             if key not in found:
-                train, chosen = self.tasks[net.owner].train, self.orders[key](step)
+                train, chosen = self.tasks[net.owner].train, share(self.orders[key](step), 0)
                 found[key] = train.x[chosen].flatten(1), train.y[chosen]
         mine = [found[net.owner, net.init] for net in nets]
         return torch.stack([x for x, _ in mine]), torch.stack([y for _, y in mine])
@@ -156,7 +164,7 @@ class Replicas(pl.LightningModule):
     def _look(self, j: int, done: int) -> None:
         row, owner = self.rows[j], self.nets[j].owner
         task = self.tasks[owner]
-        loss = loss_of(row, self.widths, task.train)
+        loss = _of_first(loss_of(row, self.widths, task.train))
         error = self._error(row, task.look)
         self.loss[j] = loss
         if error < self.best_error[j]:
@@ -177,10 +185,19 @@ class Replicas(pl.LightningModule):
     def _error(self, row: Tensor, part: Part) -> float:
         """Share of wrong answers; 1 for a net of NaN."""
         said = logits(row[None], self.widths, part.x.flatten(1)[None])[0]
-        return float((said.argmax(-1) != part.y).float().mean()) if bool(said.isfinite().all()) else 1.0
+        return _of_first(
+            float((said.argmax(-1) != part.y).float().mean()) if bool(said.isfinite().all()) else 1.0
+        )
 
 
 def loss_of(row: Float[Tensor, " p"], widths: Sequence[int], part: Part) -> float:
     """Mean cross-entropy of one net over a part."""
     log_p = logits(row[None], widths, part.x.flatten(1)[None])[0].log_softmax(-1)
     return -float(log_p.gather(-1, part.y[:, None]).mean())
+
+
+def _of_first(value: float) -> float:
+    """What process 0 measured: what follows from it must follow on all."""
+    box = torch.tensor(value, dtype=torch.float64)
+    from_first_(box)
+    return float(box)

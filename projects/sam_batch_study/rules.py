@@ -7,14 +7,15 @@ With g_1 the gradient at w and rho the row's strength:
     random  ∇L(w + rho z/‖z‖), z normal, the same for all rows of a seed: the control
     penalty (1 − a) g_1 + a ∇L(w + rho g_1/‖g_1‖), a < 1: the gradient of L + a rho ‖∇L‖ (Zhao et al. 2022)
 
-The first `sub` examples of each perturbation batch may stand for all in g_1. tests/projects/sam_batch_study checks
+The first `sub` examples of each perturbation batch may stand for all in g_1. Over several processes each perturbation
+batch is spread over all of them, and every gradient is their mean: `Rule.part`. tests/projects/sam_batch_study checks
 each against `common.optim.sharpness`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -22,6 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from common.errors import BadInputError, unknown
+from common.processes.shares import mean_
 from common.training.seeds import generator
 from projects.sam_batch_study.mlp import backprop
 
@@ -46,6 +48,19 @@ class Rule:
     m: int
     sub: int
     share: float = 1.0
+
+    def part(self, processes: int) -> Rule:
+        """Of one of so many processes, which holds an equal part of each perturbation batch.
+
+        Raises:
+            BadInputError: the examples that perturb cannot be dealt out.
+        """
+        if self.sub % processes or self.m % processes:
+            raise BadInputError(
+                f"rule: {processes} processes must divide m = {self.m} and the {self.sub} examples of it that "
+                "perturb; take fewer, or train by jobs."
+            )
+        return replace(self, batch=self.batch // processes, m=self.m // processes, sub=self.sub // processes)
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ def rule_of(options: Mapping[str, Any], batch: int) -> Rule:
 
 
 def _sgd(rule: Rule, stack: Stack, rows: Tensor, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    _, g = backprop(rows, stack.widths, x, y)
+    g = _mean(backprop(rows, stack.widths, x, y))
     return g, g.norm(dim=1)
 
 
@@ -105,11 +120,11 @@ def _sam(rule: Rule, stack: Stack, rows: Tensor, x: Tensor, y: Tensor, step: int
     k, groups, m, sub = len(rows), rule.batch // rule.m, rule.m, rule.sub
     x, y = x.reshape(k * groups, m, -1), y.reshape(k * groups, m)
     head = x[:, :sub].reshape(k, groups * sub, -1), y[:, :sub].reshape(k, groups * sub)
-    _, g1 = backprop(rows, stack.widths, *head, groups)
+    g1 = _mean(backprop(rows, stack.widths, *head, groups))
     norms = g1.norm(dim=1)
     base = rows if groups == 1 else rows.repeat_interleave(groups, 0)
     reach = stack.rho.repeat_interleave(groups) / norms.clamp_min(1e-30)
-    _, g = backprop(torch.addcmul(base, g1, reach[:, None]), stack.widths, x, y)
+    g = _mean(backprop(torch.addcmul(base, g1, reach[:, None]), stack.widths, x, y))
     if rule.kind == "penalty":
         g = torch.lerp(g1, g, rule.share)
     return g if groups == 1 else g.view(k, groups, -1).mean(1), norms.view(k, groups).mean(1)
@@ -118,8 +133,14 @@ def _sam(rule: Rule, stack: Stack, rows: Tensor, x: Tensor, y: Tensor, step: int
 def _random(rule: Rule, stack: Stack, rows: Tensor, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
     units = {key: _direction(*key, step, rows) for key in dict.fromkeys(stack.seeds)}
     z = torch.stack([units[key] for key in stack.seeds])
-    _, g = backprop(torch.addcmul(rows, z, stack.rho[:, None]), stack.widths, x, y)
+    g = _mean(backprop(torch.addcmul(rows, z, stack.rho[:, None]), stack.widths, x, y))
     return g, g.norm(dim=1)
+
+
+def _mean(found: tuple[Tensor, Tensor]) -> Tensor:
+    """The gradients of loss and gradients, over all processes."""
+    mean_(found[1:])
+    return found[1]
 
 
 def _direction(seed: int, init: int, step: int, like: Tensor) -> Tensor:

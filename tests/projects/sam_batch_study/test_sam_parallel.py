@@ -1,4 +1,4 @@
-"""A net on two processes, whole on each or in parts: what one process trains, and to the bit when continued."""
+"""Nets on two processes, whole on each or in parts: what one process trains, and to the bit when continued."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from common.errors import BadInputError
+from projects.sam_batch_study.rules import Rule
 from tests.support.processes import begin, finish
 
 MODULE = ("-m", "tests.projects.sam_batch_study.together")
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.timeout(240)
 
 def left(out: Path, size: int, strategy: str = "ddp", m: int = 32, stop: int = -1) -> dict[str, Any]:
     code = 0 if stop < 0 else 75
-    finish(begin(size, [*MODULE, str(out), str(m), str(stop)], RETHESIS_STRATEGY=strategy), code)
+    finish(begin(size, [*MODULE, str(out), "single", str(m), str(stop)], RETHESIS_STRATEGY=strategy), code)
     return torch.load(out / "left.pt", weights_only=True) if code == 0 else {}
 
 
@@ -56,3 +58,30 @@ def test_stopped_and_continued_in_parts_to_the_bit(tmp_path: Path) -> None:
     left(tmp_path / "cut", 2, "fsdp", stop=7)
     cut = left(tmp_path / "cut", 2, "fsdp")
     assert gap(whole, cut) == 0.0 and whole["outcome"] == cut["outcome"]
+
+
+def test_a_stack_of_perceptrons_is_that_of_one_process(tmp_path: Path) -> None:
+    """By every rule, each perturbation batch and the part that perturbs spread over both."""
+    found: list[dict[str, dict[str, torch.Tensor]]] = []
+    for size in (1, 2):
+        out = tmp_path / str(size)
+        out.mkdir()
+        finish(begin(size, [*MODULE, str(out), "stack"]))
+        found.append(torch.load(out / "left.pt", weights_only=True))
+    one, two = found
+    for rule, state in one.items():
+        assert torch.equal(state["stopped_at"], two[rule]["stopped_at"])
+        largest = max(
+            float((value - two[rule][name]).abs().nan_to_num(0.0).max()) for name, value in state.items()
+        )
+        print(
+            f"measured: perceptrons, {rule}, on 2 processes and on 1 (float64): largest difference {largest:.1e}"
+        )
+        assert largest < 1e-12
+        assert float((state["rows"] - one["sgd"]["rows"]).abs().max()) > 0 or rule == "sgd"
+
+
+def test_a_perturbation_batch_that_cannot_be_dealt_out_is_refused() -> None:
+    assert Rule("sam", 64, 16, 4).part(2) == Rule("sam", 32, 8, 2)
+    with pytest.raises(BadInputError, match=r"8 processes must divide m = 16 and the 4 examples"):
+        Rule("sam", 64, 16, 4).part(8)
