@@ -53,7 +53,8 @@ class Stage:
             module's own imports, make up the code part of a job's fingerprint.
         config: top-level config sections handed to the function, and hashed.
         resources: of a job.
-        parallel: whether its training may have several processes, see `parallel` in configs/config.yaml.
+        parallel: by which strategies its training may have several processes, see `parallel` in
+            configs/config.yaml; none: it has one.
         stacked: an axis of which up to eight values share one process.
         measures_host: the CPU model enters the fingerprint (timings).
         data: ``"module:function"``, cfg -> digest of the data set on disk; empty for generated data.
@@ -66,7 +67,7 @@ class Stage:
     arms: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     config: tuple[str, ...] = ()
     resources: Resources = Resources()
-    parallel: bool = False
+    parallel: tuple[str, ...] = ()
     stacked: str | None = None
     measures_host: bool = False
     data: str = ""

@@ -15,7 +15,8 @@ def resources(stage: Stage, cfg: Mapping[str, Any]) -> Resources:
     """What a job of a stage asks for; with `device` cuda, each process of a training one GPU.
 
     Raises:
-        BadInputError: a number below 1, an unknown strategy, or several nodes on one machine.
+        BadInputError: a number below 1, an unknown strategy or one that is not for this stage, or several nodes on
+            one machine.
     """
     nodes, processes, strategy = (cfg["parallel"][key] for key in ("nodes", "processes", "strategy"))
     if min(nodes, processes) < 1:
@@ -25,6 +26,11 @@ def resources(stage: Stage, cfg: Mapping[str, Any]) -> Resources:
     if nodes > 1 and cfg["launch"]["executor"] == "local":
         raise BadInputError(f"parallel.nodes={nodes}: LAUNCH=local is one machine; take parallel.processes.")
     asked = stage.resources
+    if stage.parallel and nodes * processes > 1 and strategy not in stage.parallel:
+        raise BadInputError(
+            f"parallel.strategy={strategy}: stage {stage.name} runs on several processes by "
+            f"{', '.join(stage.parallel)} only (docs/clusters.md says why)."
+        )
     if stage.parallel:
         asked = replace(asked, nodes=max(asked.nodes, nodes), processes=max(asked.processes, processes))
     if str(cfg["device"]) == "cuda" and "device" in stage.config:

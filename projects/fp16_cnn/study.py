@@ -71,7 +71,7 @@ STUDY = Study(
         Stage(
             name="learn",
             run=f"{HERE}.learn:run",
-            parallel=True,
+            parallel=("ddp", "fsdp"),
             axes=("net", "seed"),
             config=("images", "train", "device"),
         ),

@@ -33,7 +33,7 @@ def fitting(root: Path) -> House:
     (root / "projects" / "toy" / "fit.py").write_text(RUN)
     shutil.copy(REPOSITORY / "tests" / "support" / "parallel_fit.py", root)
     house.edit("projects/toy/study.py", "projects.toy.stages:count", "projects.toy.fit:run")
-    house.edit("projects/toy/study.py", 'config=("toy",)),', 'config=("toy",), parallel=True),')
+    house.edit("projects/toy/study.py", 'config=("toy",)),', 'config=("toy",), parallel=("ddp", "fsdp")),')
     return house
 
 

@@ -14,7 +14,7 @@ from common.study.jobs import Job, expand
 from common.study.model import Resources, Study
 from tests.common.study.jobs_example import TEST, TRAIN, config
 
-FIT = replace(TRAIN, parallel=True, config=("model", "device"), resources=Resources(memory_gb=3))
+FIT = replace(TRAIN, parallel=("ddp", "fsdp"), config=("model", "device"), resources=Resources(memory_gb=3))
 STUDY = Study("demo", "", "", "", (FIT, TEST), packages=())
 
 
@@ -42,7 +42,7 @@ def test_only_a_training_gets_several_processes_and_a_gpu_each() -> None:
 def test_one_process_leaves_every_fingerprint_alone_and_several_change_those_of_trainings() -> None:
     plain = {
         job.label: job.fingerprint
-        for job in expand(replace(STUDY, stages=(replace(FIT, parallel=False), TEST)), config())
+        for job in expand(replace(STUDY, stages=(replace(FIT, parallel=()), TEST)), config())
     }
     alone = {job.label: job.fingerprint for job in expand(STUDY, config())}
     assert alone == plain
@@ -64,6 +64,13 @@ def test_one_process_leaves_every_fingerprint_alone_and_several_change_those_of_
 def test_what_cannot_be_is_refused_before_anything_starts(section: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         jobs(parallel=section)
+
+
+def test_a_strategy_that_is_not_for_a_stage_is_refused_before_anything_starts() -> None:
+    study = replace(STUDY, stages=(replace(FIT, parallel=("ddp",)), TEST))
+    assert expand(study, config(**several(1, 2))) and expand(study, config(**several(1, 1, "fsdp")))
+    with pytest.raises(BadInputError, match=r"parallel.strategy=fsdp: stage \w+ runs .* by ddp only"):
+        expand(study, config(**several(1, 2, "fsdp")))
 
 
 @pytest.mark.timeout(240)
