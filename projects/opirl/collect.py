@@ -74,9 +74,8 @@ class Collector:
         for index, part in enumerate(parts):
             self.replay.add(index, part)
             self.counters[index].add("training", 1)
-        for file, part in zip(
-            self.files.values(), parts, strict=False
-        ):  # of several processes the first has files
+        # of several processes the first alone has files
+        for file, part in zip(self.files.values(), parts, strict=False):
             file.append(part.numpy())
 
     def journals(self) -> Mapping[str, AppendOnlyFile]:
