@@ -209,7 +209,7 @@ def peers(rows: Sequence[Row], scale: str) -> Figure:
         _title(axes, f"{net}, batch {batch}")
         axes.set_yticks(range(len(tools)), [tool.replace("_", " ") for tool in tools], fontsize=7)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.25)
