@@ -95,7 +95,12 @@ def rho_law(rows: Sequence[Row], scale: str) -> Figure:
         _law(axes, rows, task, colours)
         axes.set_title(TASKS[task][1])
     for axes in panels:
-        axes.set(xlabel="norm of the normalised gradient / lambda_max", ylabel="best rho")
+        axes.set(
+            xlabel="norm of the normalised gradient / lambda_max",
+            ylabel="best rho",
+            xscale="log",
+            yscale="log",
+        )
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))

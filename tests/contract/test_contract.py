@@ -18,11 +18,14 @@ from typing import Any
 import pytest
 
 from common.files import read_json
+from common.study.collect import FIXED
 from common.study.config import SCALES, compose, projects, scales
 from common.study.contrast import check_claim, series_of
 from common.study.jobs import Job, expand, load_study, seed_values
 from common.study.model import Arm, Best, Claim, Mix
 from common.study.power import check_family
+from common.study.report.data import read_rows
+from common.study.report.page import project_figure
 from common.study.tasks import plan_tasks
 from common.study.verdict import claim_hash, family
 
@@ -78,6 +81,20 @@ def test_every_folder_is_a_project() -> None:
     folders = [path.parent.name for path in (ROOT / "projects").glob("*/__init__.py")]
     assert sorted(folders) == PROJECTS
     assert PROJECTS
+
+
+@every_project
+def test_figures_are_drawn_of_whatever_is_done(project: str, tmp_path: Path) -> None:
+    """Of nothing, of the first stages alone as ONLY leaves them, and of half of the jobs, the others having failed."""
+    study = load_study(project)
+    rows = read_rows(ROOT / "results" / project / "laptop" / "table.csv")
+    stages = [stage.name for stage in study.stages]
+    failed = [{**{key: row[key] for key in FIXED}, "status": "failed"} for row in rows]
+    cases = [[row for row in rows if row["stage"] in stages[:n]] for n in range(len(stages))]
+    cases += [failed, [*rows[::2], *failed[1::2]], [*rows[1::2], *failed[::2]]]
+    for case in cases:
+        for figure in study.figures:
+            project_figure(figure, case, "laptop").savefig(tmp_path / "figure.svg")
 
 
 @every_project

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_text
+from common.study import model
 from common.study.model import Claim, Study
 from common.study.report import tables
-from common.study.report.data import Json, Result, load, study_curves, texts
+from common.study.report.data import Json, Result, Row, load, study_curves, texts
 from common.study.report.numbers import NONE
 from common.study.report.repeated import told
 from common.study.report.standing import stated, superseded
@@ -76,6 +77,12 @@ def differences(made: Mapping[str, str], folder: Path) -> list[str]:
     return [*changed, *sorted(left)]
 
 
+def project_figure(spec: model.Figure, rows: Sequence[Row], scale: str) -> Figure:
+    """A figure of the project's own, of the jobs that are done: the others have no metrics."""
+    module, _, name = spec.draw.partition(":")
+    return getattr(import_module(module), name)([row for row in rows if row["status"] == "done"], scale)
+
+
 def draw(study: Study, result: Result) -> Drawn:
     """Every figure of the report: name -> its SVG text, caption and alternative text."""
     from common.study.report.figures import learning_curves
@@ -101,8 +108,7 @@ def draw(study: Study, result: Result) -> Drawn:
             if found:
                 keep(found[0], f"curves-{slug(spec.id)}", spec.caption, f"{spec.caption} {found[1]}")
         for own in study.figures:
-            module, _, name = own.draw.partition(":")
-            figure = getattr(import_module(module), name)(result.rows, result.scale)
+            figure = project_figure(own, result.rows, result.scale)
             keep(figure, f"figure-{slug(own.id)}", own.caption, own.caption)
     return drawn
 
