@@ -105,6 +105,12 @@ def strategy(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get(STRATEGY) or "ddp"
 
 
+def parts(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Into how many parts a training cuts its weights, and which of them this process holds; (1, 0): into none."""
+    here = place(environment)
+    return (here.size, here.rank) if strategy(environment) == "fsdp" else (1, 0)
+
+
 def address(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """Where rank 0 listens: MASTER_ADDR and MASTER_PORT, else the first host of the job and a port of its id."""
     host = next((environment[name] for name in HOSTS if environment.get(name)), "")

@@ -69,7 +69,7 @@ def from_first_(value: Shaped[Tensor, ...]) -> None:
 
 
 def check_alike(value: Shaped[Tensor, ...], what: str) -> None:
-    """Raise, on all processes, unless all hold the same bits.
+    """Raise, on all processes, unless all hold the same bits (a NaN is equal to itself).
 
     Raises:
         BadInputError: they do not, so the processes would drift apart; names `what`.
@@ -78,7 +78,8 @@ def check_alike(value: Shaped[Tensor, ...], what: str) -> None:
         return
     first = value.clone()
     dist.broadcast(first, 0)
-    differs = torch.tensor(int(not torch.equal(first, value)), device=value.device)
+    same = torch.equal(*(one.reshape(-1).contiguous().view(torch.uint8) for one in (first, value)))
+    differs = torch.tensor(int(not same), device=value.device)
     dist.all_reduce(differs)
     if differs:
         raise BadInputError(

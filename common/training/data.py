@@ -34,7 +34,7 @@ class StepData(pl.LightningDataModule):
         chunk: steps that one batch stands for; stop flag and checkpoints are looked at between batches.
 
     Attributes:
-        divides: whether ``train_dataloader`` passes its batches through ``shared``; a training on several processes
+        divides: whether each process gets its part of a batch, as by ``shared``; a training on several processes
             needs it.
     """
 
@@ -66,7 +66,15 @@ class StepIndices(StepData):
 
     ``training_step(steps, _)`` does them one after the other. Lightning's own work is 0.25 to 0.4 ms a batch, so
     a chunk of ten makes it vanish beside steps of a few milliseconds, and a stop still comes soon.
+
+    Args:
+        steps, chunk: see ``StepData``.
+        divides: whether the loop takes its process's part of what it draws (``common.processes.shares``).
     """
+
+    def __init__(self, steps: int, chunk: int = 1, divides: bool = False) -> None:
+        super().__init__(steps, chunk)
+        self.divides = divides
 
     def train_dataloader(self) -> StepChunks:
         """The numbers ``start`` to ``steps - 1``, in chunks."""

@@ -68,7 +68,8 @@ class Team(Alone):
 
     Args:
         module: what is trained. One with ``averages_gradients`` does so itself (common.optim) and is not wrapped;
-            one that makes its own steps can be sharded if it says ``steps_on_parts``.
+            one that makes its own steps can be sharded if it says ``steps_on_parts``, or ``cuts_itself`` if it holds
+            its weights in parts without being told (common.processes.cut).
         data: hands each process its share of a batch.
         device: "cpu" or "cuda".
 
@@ -126,6 +127,8 @@ class Team(Alone):
         itself = bool(getattr(module, "averages_gradients", False))
         if name == "ddp":
             return (_Unwrapped if itself else DDPStrategy)(process_group_backend=_backend(self.device))
+        if getattr(module, "cuts_itself", False):
+            return _Untouched(process_group_backend=_backend(self.device))
         if not (module.automatic_optimization or getattr(module, "steps_on_parts", False)):
             raise BadInputError(
                 f"{type(module).__name__} makes its own steps and cannot be sharded: set parallel.strategy=ddp."
@@ -163,6 +166,14 @@ class _Unwrapped(DDPStrategy):
     def _setup_model(self, model: nn.Module) -> Any:
         for value in (*model.parameters(), *model.buffers()):
             dist.broadcast(value.detach(), 0)
+        return model
+
+
+class _Untouched(DDPStrategy):
+    """The processes alone: the module's weights are other ones on each."""
+
+    @override
+    def _setup_model(self, model: nn.Module) -> Any:
         return model
 
 

@@ -6,17 +6,24 @@ torch looks for hooks, profilers and accelerators at every step: some 0.2 ms, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from common.processes.cut import Cut, cut_of
 from common.processes.shares import mean_
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Adam(torch.optim.Adam):
-    """Parameters of one dtype on one device; state and checkpoints are those of torch's Adam."""
+    """Parameters of one dtype on one device; state and checkpoints are those of torch's Adam.
+
+    Of a parameter that is cut over the processes a step sees, and keeps moments for, this process's part; a
+    checkpoint holds them whole, and every process has to ask for it.
+    """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(params, lr=lr, fused=True)
@@ -26,7 +33,7 @@ class Adam(torch.optim.Adam):
         """One step for the parameters that have a gradient: its mean over the processes of the training."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            mean_([p.grad for p in params if p.grad is not None])
+            mean_([p.grad for p in params if p.grad is not None and cut_of(p) is None])
             if not all(p in self.state for p in params):
                 super().step()  # creates the state
                 return
@@ -37,6 +44,24 @@ class Adam(torch.optim.Adam):
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, whole."""
+        return self._moments(super().state_dict(), lambda cut, own: cut.whole(own))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a whole state, of any number of processes."""
+        super().load_state_dict(self._moments(state_dict, lambda cut, whole: cut.own(whole)))
+
+    def _moments(self, state: dict[str, Any], change: Callable[[Cut, Tensor], Tensor]) -> dict[str, Any]:
+        """A copy of a state in which those of the parameters that are cut are changed."""
+        result = dict(state["state"])
+        cuts = [cut_of(p) for group in self.param_groups for p in group["params"]]
+        for index, cut in enumerate(cuts):
+            if cut is not None and index in result:
+                old = result[index]
+                result[index] = {**old, **{name: change(cut, old[name]) for name in MOMENTS}}
+        return {**state, "state": result}
 
     def _descend(self, group: dict[str, Any], params: list[Tensor]) -> None:
         states = [self.state[p] for p in params]

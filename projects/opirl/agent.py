@@ -41,7 +41,7 @@ class Agent(nn.Module):
         self.actor = Actor(generators, (obs_dim, *options.hidden), act_dim)
         self.critic = TwinCritic(generators, (obs_dim + act_dim, *options.hidden))
         self.target = TwinCritic(generators, (obs_dim + act_dim, *options.hidden)).requires_grad_(False)
-        self.target.load_state_dict(self.critic.state_dict())
+        self.target.net.flat.copy_(self.critic.net.flat.detach())
         # padded for the same reason as a network's flat tensor
         self.log_alpha = nn.Parameter(torch.full((FLAT_MULTIPLE,), options.alpha_init).log())
         self.actor_optimiser = Adam(self.actor.parameters(), options.actor_lr)

@@ -34,6 +34,7 @@ class Training(pl.LightningModule):
     """
 
     averages_gradients = True  # over processes: projects/opirl/adam.py
+    cuts_itself = True  # projects/opirl/networks.py
 
     def __init__(
         self,

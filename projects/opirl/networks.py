@@ -1,7 +1,8 @@
 """Stacked networks: N members (seeds of one arm) as one program, every tensor with a leading axis N.
 
 The parameters of a stacked multilayer perceptron lie in one flat tensor, so that an optimiser or a target update
-is one kernel; each weight is a contiguous view (N, in, out) of it. One perceptron is one autograd node, with its
+is one kernel; each weight is a contiguous view (N, in, out) of it. Under `parallel.strategy=fsdp` a process keeps a
+part of that tensor and puts it together for each pass. One perceptron is one autograd node, with its
 backward pass written out: at 64 units the bookkeeping of autograd costs more than the arithmetic.
 
 Symbols: n members, b batch, d inputs, o outputs. ReLU between layers, as in Hoshino et al. (2021) and its release.
@@ -20,8 +21,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.cluster.ranks import place
+from common.cluster.ranks import parts, place
 from common.errors import BadInputError
+from common.processes.cut import Cut
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 FLAT_MULTIPLE = 64
@@ -73,31 +75,25 @@ class StackedMLP(nn.Module):
         total = sum(math.prod(shape) for shape in self.shapes)
         padded = -(-total // FLAT_MULTIPLE) * FLAT_MULTIPLE
         self.counts = [*map(math.prod, self.shapes), padded - total]
-        self.flat = nn.Parameter(torch.zeros(padded, dtype=dtype))
-        self._own: list[Tensor] = []
-        with torch.no_grad():
-            weights = self.own()[::2]
-            for layer, weight in enumerate(weights):
-                last = layer == len(weights) - 1
-                for matrix, generator in zip(weight, generators, strict=True):
-                    fresh = torch.empty(matrix.shape[1], matrix.shape[0], dtype=torch.float32)
-                    nn.init.orthogonal_(fresh, gain if last else math.sqrt(2.0), generator=generator)
-                    matrix.copy_(fresh.T)
+        self.cut = Cut(padded, *parts())
+        self.flat = self.cut.parameter(self._initial(generators, gain, torch.zeros(padded, dtype=dtype)))
+        self.cut.keep(self, "flat")
+        self._kept: list[Tensor] = []
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Weights (n, in, out) and biases (n, out) in turn, as views of a flat tensor."""
-        parts = flat.split_with_sizes(self.counts)
-        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=False)]
+        pieces = flat.split_with_sizes(self.counts)
+        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=False)]
 
-    def own(self) -> list[Tensor]:
-        """The views of this network's parameters, detached; kept, for optimisers write in place."""
-        if not self._own or self._own[0].data_ptr() != self.flat.data_ptr():
-            self._own = self.views(self.flat.detach())
-        return self._own
+    def kept(self, flat: Tensor) -> list[Tensor]:
+        """The views, detached; those of the same tensor are not made again, for optimisers write in place."""
+        if not self._kept or self._kept[0].data_ptr() != flat.data_ptr():
+            self._kept = self.views(flat.detach())
+        return self._kept
 
     def forward(self, x: Float[Tensor, "n b d"], frozen: bool = False) -> Float[Tensor, "n b o"]:
         """Outputs; with `frozen`, gradients reach the input only."""
-        flat = self.flat.detach() if frozen else self.flat
+        flat = self.cut.whole(self.flat.detach() if frozen else self.flat)
         return cast(Tensor, _Perceptron.apply(x, flat, self))
 
     def input_gradient(self, x: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
@@ -106,11 +102,21 @@ class StackedMLP(nn.Module):
         A ReLU network is piecewise linear: with its masks m fixed, the gradient is W1 m1 W2 m2 ... w, and the
         derivative of that product with respect to the weights is exact almost everywhere. No double backward.
         """
-        return cast(Tensor, _InputGradient.apply(x, self.flat, self))
+        return cast(Tensor, _InputGradient.apply(x, self.cut.whole(self.flat), self))
 
     def member(self, index: int) -> list[Tensor]:
         """One member's weights (in, out) and biases (out), copied."""
-        return [view[index].detach().clone() for view in self.views(self.flat)]
+        return [view[index].clone() for view in self.views(self.cut.whole(self.flat.detach()))]
+
+    def _initial(self, generators: Sequence[torch.Generator], gain: float, flat: Tensor) -> Tensor:
+        weights = self.views(flat)[::2]
+        for layer, weight in enumerate(weights):
+            last = layer == len(weights) - 1
+            for matrix, generator in zip(weight, generators, strict=True):
+                fresh = torch.empty(matrix.shape[1], matrix.shape[0], dtype=torch.float32)
+                nn.init.orthogonal_(fresh, gain if last else math.sqrt(2.0), generator=generator)
+                matrix.copy_(fresh.T)
+        return flat
 
 
 def _shapes(members: int, sizes: Sequence[int]) -> list[tuple[int, ...]]:
@@ -157,7 +163,7 @@ def _gate_(gradient: Tensor, activation: Tensor) -> Tensor:
 class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, flat: Tensor, net: StackedMLP) -> Tensor:
-        views = net.own()
+        views = net.kept(flat)
         hidden = _hidden(x, views)
         ctx.net = net
         ctx.save_for_backward(x, flat, *hidden)
@@ -168,7 +174,7 @@ class _Perceptron(torch.autograd.Function):
         (gradient,) = outputs
         x, flat, *hidden = ctx.saved_tensors
         wants_x, wants_flat, _ = ctx.needs_input_grad
-        views = ctx.net.own()
+        views = ctx.net.kept(flat)
         result = torch.zeros_like(flat) if wants_flat else None
         slots = ctx.net.views(result) if wants_flat else []
         inputs = [x, *hidden]
@@ -188,7 +194,7 @@ class _Perceptron(torch.autograd.Function):
 class _InputGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, flat: Tensor, net: StackedMLP) -> Tensor:
-        views = net.own()
+        views = net.kept(flat)
         weights = views[::2]
         hidden = _hidden(x, views)
         tangent = _gate(weights[-1].transpose(1, 2).expand_as(hidden[-1]), hidden[-1])
@@ -206,7 +212,7 @@ class _InputGradient(torch.autograd.Function):
         (gradient,) = outputs
         flat, *rest = ctx.saved_tensors
         hidden, tangents = rest[: ctx.layers], rest[ctx.layers :]
-        weights = ctx.net.own()[::2]
+        weights = ctx.net.kept(flat)[::2]
         result = torch.zeros_like(flat)
         slots = ctx.net.views(result)[::2]
         for layer, (activation, tangent) in enumerate(zip(hidden, tangents, strict=True)):

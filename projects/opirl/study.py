@@ -41,7 +41,7 @@ STUDY = Study(
             axes=("env", "seed"),
             config=(*LEARNER, "expert"),
             stacked="seed",
-            parallel=("ddp",),
+            parallel=("ddp", "fsdp"),
         ),
         Stage(
             name="imitate",
@@ -51,7 +51,7 @@ STUDY = Study(
             arms={"method": METHODS},
             config=(*LEARNER, "imitate", "demos", "algae", "discriminator", "cover", "release", "airl", "bc"),
             stacked="seed",
-            parallel=("ddp",),
+            parallel=("ddp", "fsdp"),
         ),
         Stage(
             name="transfer",
@@ -60,7 +60,7 @@ STUDY = Study(
             needs=(Need("expert"), Need("imitate", on={"method": "transfer.source"})),
             config=(*LEARNER, "transfer", "release"),
             stacked="seed",
-            parallel=("ddp",),
+            parallel=("ddp", "fsdp"),
         ),
         Stage(
             name="evaluate",

@@ -21,13 +21,6 @@ from projects.opirl.envs import spec
 from projects.opirl.module import Training
 from projects.opirl.rollout import Policy, evaluate
 
-
-class Steps(StepIndices):
-    """Step numbers; of the batch that a step draws, each process of the training takes its part."""
-
-    divides = True
-
-
 CHUNK = 8  # steps between two looks at the stop flag, of an arm that interacts once a step
 
 
@@ -54,7 +47,7 @@ def train(members: Sequence[Member], setting: Setting, make: Callable[[Setting],
     arm = make(setting)
     options = setting.cfg["evaluation"]
     steps = -(-setting.steps // max(1, arm.stride))
-    data = Steps(steps, CHUNK if arm.stride <= 1 else 1)
+    data = StepIndices(steps, CHUNK if arm.stride <= 1 else 1, divides=True)
     module = Training(arm, setting, steps, int(options["every"]), int(options["episodes"]), records)
     fit(module, data, setting.out, records=records, identity=_identity(members), guard_every=0)
     for record in records:

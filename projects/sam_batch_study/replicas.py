@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from common.cluster.ranks import place
+from common.cluster.ranks import parts, place
+from common.processes.cut import Cut
 from common.processes.shares import from_first_, share
 from common.tracking.record import Recorder
 from projects.sam_batch_study.mlp import initial, logits, module, parameters
@@ -28,6 +29,9 @@ CHUNK = 16384  # examples of one net between two looks at the stop flag, at most
 
 class Replicas(pl.LightningModule):
     """K nets at once; each is a row of every buffer.
+
+    Under `parallel.strategy=fsdp` a process keeps some columns of weights, velocity and copies; only a step puts the
+    weights together.
 
     Args:
         rule: how all of them take their gradient.
@@ -42,6 +46,7 @@ class Replicas(pl.LightningModule):
     """
 
     averages_gradients = True  # over processes, in `rules`
+    cuts_itself = True
 
     rows: Tensor
     velocity: Tensor
@@ -74,19 +79,23 @@ class Replicas(pl.LightningModule):
         }
         self.first = [next(j for j, net in enumerate(nets) if net.owner == i) for i in range(len(tasks))]
         k = len(nets)
-        rows = torch.stack([initial(self.widths, tasks[net.owner].seed, net.init) for net in nets])
+        self.cut = Cut(parameters(self.widths), *parts())
+        rows = self.cut.own(
+            torch.stack([initial(self.widths, tasks[net.owner].seed, net.init) for net in nets])
+        )
         for name, value in {
-            "rows": rows,
+            "rows": rows.clone(),
             "velocity": torch.zeros_like(rows),
             "best_rows": rows.clone(),
             "best_error": torch.full((k,), math.inf),
             "stopped_at": torch.zeros(k, dtype=torch.int64),
             "loss": torch.full((k,), math.inf),
             "norm": torch.zeros(k),
-            "kept": torch.zeros(len(tasks), len(LEVELS), parameters(self.widths)),
+            "kept": torch.zeros(len(tasks), len(LEVELS), rows.shape[1]),
             "crossed": torch.zeros(len(tasks), len(LEVELS), dtype=torch.int64),
         }.items():
             self.register_buffer(name, value)
+        self.cut.keep(self, "rows", "velocity", "best_rows", "kept")
 
     @property
     def chunk(self) -> int:
@@ -109,31 +118,33 @@ class Replicas(pl.LightningModule):
 
     def outcomes(self) -> list[Outcome]:
         """What became of each net."""
-        fit = self.plan.fit
-        return [
-            Outcome(
-                train_loss=loss,
-                fitted=fit == 0 or loss <= fit,
-                updates=int(self.stopped_at[j]),
-                norm=math.exp(float(self.norm[j]) / max(1, int(self.stopped_at[j]))),
-                validation_error=self._error(self.rows[j], self.tasks[net.owner].validation),
-                test_error=self._error(self.rows[j], self.tasks[net.owner].test),
-                stopped_error=self._error(self.best_rows[j], self.tasks[net.owner].test),
-                stopped_validation_error=self._error(self.best_rows[j], self.tasks[net.owner].validation),
-            )
-            for j, (net, loss) in enumerate(zip(self.nets, self.loss.tolist(), strict=True))
-        ]
+        return [self._outcome(j) for j in range(len(self.nets))]
 
     def weights(self, owner: int) -> dict[str, dict[str, Tensor]]:
         """Of the first net of a task: state dicts "last" and "loss 0.5", ...; "steps": when those were crossed."""
-        row = self.rows[self.first[owner]]
+        row = self.cut.whole(self.rows[self.first[owner]])
         found = {"last": module(row, self.widths).state_dict(), "steps": {}}
         for level, value in enumerate(LEVELS):
             if self.crossed[owner, level]:
                 name = f"loss {value:g}"
-                found[name] = module(self.kept[owner, level], self.widths).state_dict()
+                kept = self.cut.whole(self.kept[owner, level])
+                found[name] = module(kept, self.widths).state_dict()
                 found["steps"][name] = self.crossed[owner, level].clone()
         return found
+
+    def _outcome(self, j: int) -> Outcome:
+        task, loss, updates = self.tasks[self.nets[j].owner], float(self.loss[j]), int(self.stopped_at[j])
+        last, best = self.cut.whole(self.rows[j]), self.cut.whole(self.best_rows[j])
+        return Outcome(
+            train_loss=loss,
+            fitted=self.plan.fit == 0 or loss <= self.plan.fit,
+            updates=updates,
+            norm=math.exp(float(self.norm[j]) / max(1, updates)),
+            validation_error=self._error(last, task.validation),
+            test_error=self._error(last, task.test),
+            stopped_error=self._error(best, task.test),
+            stopped_validation_error=self._error(best, task.validation),
+        )
 
     def _descend(self, which: Int64[Tensor, " a"], steps: Sequence[int]) -> None:
         w, v, norm = self.rows[which], self.velocity[which], self.norm[which]
@@ -143,7 +154,8 @@ class Replicas(pl.LightningModule):
         stack = Stack(self.widths, rho, seeds)
         for k in steps:
             x, y = self._batch(nets, k)
-            g, length = gradient(self.own, stack, w, x, y, k)
+            g, length = gradient(self.own, stack, self.cut.whole(w), x, y, k)
+            g = self.cut.own(g)
             norm += length.clamp_min(1e-12).log()
             if self.plan.decay:
                 g = g.add_(w, alpha=self.plan.decay)
@@ -162,25 +174,26 @@ class Replicas(pl.LightningModule):
         return torch.stack([x for x, _ in mine]), torch.stack([y for _, y in mine])
 
     def _look(self, j: int, done: int) -> None:
-        row, owner = self.rows[j], self.nets[j].owner
+        row, owner = self.cut.whole(self.rows[j]), self.nets[j].owner
         task = self.tasks[owner]
         loss = _of_first(loss_of(row, self.widths, task.train))
         error = self._error(row, task.look)
         self.loss[j] = loss
         if error < self.best_error[j]:
-            self.best_error[j], self.best_rows[j] = error, row
+            self.best_error[j], self.best_rows[j] = error, self.rows[j]
         if self.plan.stops(loss, done):
             self.stopped_at[j] = done
         if j == self.first[owner]:
-            self._keep(owner, row, loss, done)
+            self._keep(j, loss, done)
             if self.records:
                 passes = done * self.rule.batch / len(task.train.y)
                 self.records[owner].log(done, passes=passes, train_loss=loss, validation_error=error)
 
-    def _keep(self, owner: int, row: Tensor, loss: float, done: int) -> None:
+    def _keep(self, j: int, loss: float, done: int) -> None:
+        owner = self.nets[j].owner
         for level, value in enumerate(LEVELS):
             if loss <= value and not self.crossed[owner, level]:
-                self.crossed[owner, level], self.kept[owner, level] = done, row
+                self.crossed[owner, level], self.kept[owner, level] = done, self.rows[j]
 
     def _error(self, row: Tensor, part: Part) -> float:
         """Share of wrong answers; 1 for a net of NaN."""

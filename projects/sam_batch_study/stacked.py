@@ -17,12 +17,6 @@ from projects.sam_batch_study.task import task
 from projects.sam_batch_study.trained import Trained
 
 
-class Steps(StepIndices):
-    """Step numbers; of the batches of a step each process of the training takes its part."""
-
-    divides = True
-
-
 def train(members: Sequence[Member], wanted: Sequence[Sequence[Net]], part: str = "") -> list[Trained]:
     """Train the nets that each member wants, or continue; checkpoints are in the first member's folder.
 
@@ -38,7 +32,7 @@ def train(members: Sequence[Member], wanted: Sequence[Sequence[Net]], part: str 
     nets = [net for each in wanted for net in each]
     records = [] if part else [Recorder(member.out) for member in members]
     module = Replicas(rule, plan, tasks, tuple(first.cfg["net"]["hidden"]), nets, records)
-    data = Steps(plan.steps, module.chunk)
+    data = StepIndices(plan.steps, module.chunk, divides=True)
     fit(module, data, first.out / part, records=records, identity=_identity(members, nets), guard_every=0)
     for record in records:
         record.close()

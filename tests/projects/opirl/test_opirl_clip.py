@@ -75,7 +75,8 @@ def test_where_the_reward_is_positive_the_clipped_policy_learns_as_from_none(mak
     clipped, plain, unpaid = (learner(make_arm, clip_reward=on) for on in (True, False, False))
     batch, k = transitions(clipped), 40
     for arm in (clipped, plain):
-        arm.discriminator.reward.own()[-1].fill_(50.0)
+        reward = arm.discriminator.reward
+        reward.kept(reward.flat)[-1].fill_(50.0)
         arm.learn(k, batch, arm.streams.at(k))
     draws = unpaid.streams.at(k)
     covered = unpaid.expert.sample(draws["expert"])

@@ -16,8 +16,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from common.cluster.ranks import place
+from common.cluster.ranks import parts, place
 from common.errors import RethesisError
+from projects.opirl.networks import StackedMLP
 from projects.opirl.ppo import Rollout
 from tests.projects.opirl import support
 from tests.projects.opirl.stages import Stages, stop_at
@@ -37,10 +38,22 @@ def updates(out: Path) -> None:
         arm = learner(out / f"rank {place().rank}", method)
         for k in range(UPDATES if method != "airl" else 3):
             arm.step(k)
+        in_parts(arm)
+        state = arm.state_dict()  # whole: asks all processes
         if place().rank == 0:
-            torch.save(arm.state_dict(), out / f"{method}.pt")
+            torch.save(state, out / f"{method}.pt")
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def in_parts(arm: Any) -> None:
+    """Under fsdp a process holds its part of each network and of Adam's moments, and no more."""
+    cuts, _ = parts()
+    for net in (layer for layer in arm.modules() if isinstance(layer, StackedMLP)):
+        assert net.flat.numel() == sum(net.counts) // cuts
+    for optimiser in arm.optimisers():
+        for p, state in optimiser.state.items():
+            assert state["exp_avg"].shape == state["exp_avg_sq"].shape == p.shape
 
 
 def learner(out: Path, method: str) -> Any:

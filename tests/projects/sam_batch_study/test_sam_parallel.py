@@ -60,13 +60,14 @@ def test_stopped_and_continued_in_parts_to_the_bit(tmp_path: Path) -> None:
     assert gap(whole, cut) == 0.0 and whole["outcome"] == cut["outcome"]
 
 
-def test_a_stack_of_perceptrons_is_that_of_one_process(tmp_path: Path) -> None:
-    """By every rule, each perturbation batch and the part that perturbs spread over both."""
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_stack_of_perceptrons_is_that_of_one_process(tmp_path: Path, strategy: str) -> None:
+    """By every rule, each perturbation batch and the part that perturbs spread over both; the weights cut or not."""
     found: list[dict[str, dict[str, torch.Tensor]]] = []
     for size in (1, 2):
         out = tmp_path / str(size)
         out.mkdir()
-        finish(begin(size, [*MODULE, str(out), "stack"]))
+        finish(begin(size, [*MODULE, str(out), "stack", "-1"], RETHESIS_STRATEGY=strategy))
         found.append(torch.load(out / "left.pt", weights_only=True))
     one, two = found
     for rule, state in one.items():
@@ -75,10 +76,27 @@ def test_a_stack_of_perceptrons_is_that_of_one_process(tmp_path: Path) -> None:
             float((value - two[rule][name]).abs().nan_to_num(0.0).max()) for name, value in state.items()
         )
         print(
-            f"measured: perceptrons, {rule}, on 2 processes and on 1 (float64): largest difference {largest:.1e}"
+            f"measured: perceptrons, {rule}, {strategy} on 2 processes and on 1 (float64): largest difference "
+            f"{largest:.1e}"
         )
         assert largest < 1e-12
         assert float((state["rows"] - one["sgd"]["rows"]).abs().max()) > 0 or rule == "sgd"
+
+
+def test_a_stack_stopped_and_continued_in_parts_to_the_bit(tmp_path: Path) -> None:
+    """Weights, velocity, best weights and those of the crossings: whole in the checkpoint, parts in the process."""
+    left: list[dict[str, dict[str, torch.Tensor]]] = []
+    for name in ("whole", "cut"):
+        out = tmp_path / name
+        out.mkdir()
+        if name == "cut":
+            finish(begin(2, [*MODULE, str(out), "stack", "5"], RETHESIS_STRATEGY="fsdp"), 75)
+            assert not (out / "left.pt").exists()
+        finish(begin(2, [*MODULE, str(out), "stack", "-1"], RETHESIS_STRATEGY="fsdp"))
+        left.append(torch.load(out / "left.pt", weights_only=True))
+    for rule, state in left[0].items():
+        for name, value in state.items():
+            torch.testing.assert_close(left[1][rule][name], value, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_perturbation_batch_that_cannot_be_dealt_out_is_refused() -> None:

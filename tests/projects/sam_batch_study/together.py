@@ -2,7 +2,7 @@
 
 ``together.py OUT single M STOP`` trains a ResNet. A STOP of at least 0 is asked for in that step by the last process,
 and ends with 75. Else rank 0 writes OUT/left.pt: outcome, and the weights at every crossing.
-``together.py OUT stack`` trains perceptrons by each rule; rank 0 writes OUT/left.pt: rule -> the stack's buffers.
+``together.py OUT stack STOP`` trains perceptrons by each rule; rank 0 writes OUT/left.pt: rule -> the stack's buffers.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from common.cluster.ranks import place
+from common.cluster.ranks import parts, place
 from common.errors import RethesisError
 from common.optim.module import SharpnessModule
 from common.training import sharded, stop
+from common.training.data import StepIndices
 from common.training.fit import fit
+from projects.sam_batch_study.mlp import parameters
 from projects.sam_batch_study.models import build
 from projects.sam_batch_study.plan import Net, Plan
 from projects.sam_batch_study.replicas import Replicas
 from projects.sam_batch_study.rules import Rule
 from projects.sam_batch_study.single import Setting, Single
 from projects.sam_batch_study.sources import Batches, splits
-from projects.sam_batch_study.stacked import Steps
 from projects.sam_batch_study.task import Part, Task, task
 
 IMAGES = {
@@ -57,15 +59,25 @@ RULES = {
 }
 
 
-def stack(out: Path) -> None:
+def stack(out: Path, wanted: int) -> None:
+    here = place()
     torch.set_default_dtype(torch.float64)
+    if wanted >= 0 and here.rank == here.size - 1:
+        ask_at(Replicas, wanted)
     nets = [Net(0, 0, 0.1, 0.1), Net(0, 1, 0.1, 0.2), Net(1, 0, 0.2, 0.1)]
     tasks, left = [wide(task(seed, IMAGES)) for seed in (3, 4)], {}
     for name, rule in RULES.items():
         module = Replicas(rule, PLAN, tasks, (16, 12), nets).double()
-        fit(module, Steps(PLAN.steps, module.chunk), own_folder(out) / name, guard_every=0)
+        fit(
+            module, StepIndices(PLAN.steps, module.chunk, divides=True), own_folder(out) / name, guard_every=0
+        )
+        assert (
+            module.rows.shape[1] * parts()[0]
+            >= parameters(module.widths)
+            > module.rows.shape[1] * (parts()[0] - 1)
+        )
         left[name] = module.state_dict()
-    if place().rank == 0:
+    if here.rank == 0:
         torch.save(left, out / "left.pt")
 
 
@@ -89,23 +101,23 @@ def single(out: Path, m: int, wanted: int) -> None:
     torch.manual_seed(0)
     module = Single(Wide(build(RESNET, (1, 16, 16), 4)), Net(0, 0, 0.1, 0.1), one, keep=True)
     if wanted >= 0 and here.rank == here.size - 1:
-        ask_at(wanted)
+        ask_at(SharpnessModule, wanted)
     batches = Batches(one.data.train, rule.batch, PLAN.steps, 3, False)
     fit(module, batches, own_folder(out), guard_every=0)
     if here.rank == 0:
         torch.save({"outcome": asdict(module.outcome()), "weights": module.weights()}, out / "left.pt")
 
 
-def ask_at(step: int) -> None:
+def ask_at(kind: type[pl.LightningModule], step: int) -> None:
     """As a signal that arrives in that step."""
-    real = SharpnessModule.training_step
+    real = kind.training_step
 
-    def training_step(self: SharpnessModule, batch: Any, batch_idx: int) -> None:
+    def training_step(self: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == step:
             stop._flag.reason = "a test"
         real(self, batch, batch_idx)
 
-    SharpnessModule.training_step = training_step
+    kind.training_step = training_step
 
 
 if __name__ == "__main__":
@@ -113,7 +125,7 @@ if __name__ == "__main__":
     sharded.BLOCK = 10  # as if the net were large
     try:
         path, kind, *numbers = sys.argv[1:]
-        stack(Path(path)) if kind == "stack" else single(Path(path), *map(int, numbers))
+        (stack if kind == "stack" else single)(Path(path), *map(int, numbers))
     except RethesisError as error:
         print(error, flush=True)
         sys.exit(error.exit_code)
