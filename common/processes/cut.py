@@ -17,7 +17,7 @@ MARK = "_cut"
 class Cut:
     """Cuts vectors of `length` entries into equal parts, the last filled up with zeros.
 
-    With one part every function hands back what it was given.
+    With one part `own` and `whole` hand back what they were given.
 
     Args:
         length: entries of a whole vector.
@@ -29,7 +29,7 @@ class Cut:
         self.length, self.parts, self.index = length, parts, index
 
     def own(self, whole: Shaped[Tensor, "... length"]) -> Shaped[Tensor, "... part"]:
-        """This process's part of a tensor that all processes have: a view, or a copy where it had to be filled up."""
+        """This process's part of a tensor that all processes have; a copy."""
         if self.parts == 1:
             return whole
         each = -(-self.length // self.parts)
@@ -42,7 +42,7 @@ class Cut:
 
     def parameter(self, whole: Float[Tensor, "... length"]) -> nn.Parameter:
         """The own part as a parameter, by which ``cut_of`` knows it again."""
-        result = nn.Parameter(self.own(whole.detach()).clone())
+        result = nn.Parameter(self.own(whole.detach()))
         if self.parts > 1:
             setattr(result, MARK, self)
         return result

@@ -86,7 +86,9 @@ class StackedMLP(nn.Module):
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=False)]
 
     def kept(self, flat: Tensor) -> list[Tensor]:
-        """The views, detached; those of the same tensor are not made again, for optimisers write in place."""
+        """The views, detached; of the parameters, into which optimisers write, made once."""
+        if self.cut.parts > 1:
+            return self.views(flat.detach())
         if not self._kept or self._kept[0].data_ptr() != flat.data_ptr():
             self._kept = self.views(flat.detach())
         return self._kept

@@ -84,7 +84,7 @@ class Replicas(pl.LightningModule):
             torch.stack([initial(self.widths, tasks[net.owner].seed, net.init) for net in nets])
         )
         for name, value in {
-            "rows": rows.clone(),
+            "rows": rows,
             "velocity": torch.zeros_like(rows),
             "best_rows": rows.clone(),
             "best_error": torch.full((k,), math.inf),
