@@ -11,6 +11,8 @@ from common.optim.rules import MSAM
 from common.optim.settings import Settings
 from common.optim.vectors import Vector
 
+L2 = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "Adamax", "NAdam", "RAdam", "Lars")
+"""Whose weight decay is a gradient, unless their groups say otherwise."""
 MOMENTA = ("momentum_buffer", "exp_avg")
 
 
@@ -45,10 +47,12 @@ def check(base: Optimizer, settings: Settings) -> None:
     for group in base.param_groups:
         if group.get("maximize"):
             raise BadInputError(f"{name}(maximize=True) is not supported: negate the loss.")
-        decoupled = group.get("decoupled_weight_decay") or group.get("decoupled_decay") or name == "Lamb"
-        if settings.decay_inside and group.get("weight_decay") and decoupled:
+        known = any(kind.__name__ in L2 for kind in type(base).__mro__)
+        l2 = known and not group.get("decoupled_weight_decay")
+        if settings.decay_inside and group.get("weight_decay") and not l2:
             raise BadInputError(
-                f"decay_inside needs weight decay that is a gradient (L2), and that of {name} is decoupled from it."
+                f"decay_inside needs weight decay that is a gradient (L2); that of {name} is decoupled from it, or not "
+                "known to be one."
             )
         has = group.get("momentum") or group.get("betas", (0,))[0]
         if isinstance(settings.rule, MSAM) and not has:

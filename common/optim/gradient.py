@@ -82,7 +82,12 @@ class Sharp:
         self._over_devices(found)
         rule, common = self.settings.rule, [i for i in memory if found.gradient[i] is not None]
         if isinstance(rule, LookSAM) and common:
-            rule.reuse_(_at(found.gradient, common), [memory[i] for i in common])
+            g, at = _at(found.gradient, common), tuple(common)
+            for each, p, decay in self._decayed(g, at):
+                each.add_(p.detach(), alpha=decay)
+            rule.reuse_(g, [memory[i] for i in common])
+            for each, p, decay in self._decayed(g, at):
+                each.add_(p.detach(), alpha=-decay)  # the base adds it
         return found
 
     def perturbed(self, loss: Loss, batch: Any, step: int) -> Found:
@@ -165,7 +170,8 @@ class Sharp:
         for each, p, decay in self._decayed(whole, at):
             each.add_(p.detach(), alpha=decay)
         if isinstance(rule, LookSAM):
-            found.memory = dict(zip(at, rule.remember(first.g, whole), strict=True))
+            g_v = rule.remember(first.g, whole) if found.rho > 0 else vectors.scaled(whole, 0.0)
+            found.memory = dict(zip(at, g_v, strict=True))
         a, b = rule.mix(first.g, whole, found.rho)
         vectors.scale_(g2, b)
         if a:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from common.errors import BadInputError
 from common.optim import state
 from common.optim.settings import Settings
 from common.optim.sharpness import Report, SharpnessAware
@@ -56,7 +57,16 @@ class SharpnessModule(pl.LightningModule):
         """What a step saw: the place to log."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The base optimiser and its schedule."""
+        """The base optimiser and its schedule.
+
+        Raises:
+            BadInputError: the Trainer scales losses (precision 16-mixed), of which the step would know nothing.
+        """
+        if self._trainer is not None and getattr(self._trainer.precision_plugin, "scaler", None) is not None:
+            raise BadInputError(
+                "precision=16-mixed: Lightning scales the loss out of this module's sight. Use bf16-mixed, or "
+                "SharpnessAware with a GradScaler of its own."
+            )
         base = self.base_optimizer()
         self.sharpness = SharpnessAware(
             base, self.settings, module=self, backward=self.manual_backward, apply=self._descend
@@ -83,8 +93,9 @@ class SharpnessModule(pl.LightningModule):
         checkpoint[KEY] = state.save(self._optimizer(), with_base=False)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the wrapper's state until there is an optimiser."""
-        self._saved = checkpoint[KEY]
+        """Keep the wrapper's state until there is an optimiser; ``load_from_checkpoint`` wants the weights only."""
+        if self._trainer is not None:
+            self._saved = checkpoint[KEY]
 
     def _optimizer(self) -> SharpnessAware:
         assert self.sharpness is not None

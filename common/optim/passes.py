@@ -76,6 +76,7 @@ class Perturbed:
         finally:
             with torch.no_grad():
                 vectors.copy_(w, room)
+            torch.clear_autocast_cache()  # nothing after the step may see copies of w + eps
 
     def _at(self, p: Tensor) -> Tensor:
         room = self._room.get(p)

@@ -40,7 +40,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class ProportionalToLr:
-    """(rho - rho_min) / (rho_max - rho_min) = (lr - lr_min) / (lr_max - lr_min) (GSAM, Zhuang et al., ICLR 2022)."""
+    """(rho - rho_min) / (rho_max - rho_min) = (lr - lr_min) / (lr_max - lr_min) (GSAM, Zhuang et al., ICLR 2022).
+
+    At a learning rate below lr_min, as in a warm-up, rho is rho_min.
+    """
 
     rho_max: float
     lr_max: float
@@ -55,7 +58,7 @@ class ProportionalToLr:
 
     def __call__(self, lr: float, norm: float) -> float:
         """The rho of this learning rate."""
-        share = (lr - self.lr_min) / (self.lr_max - self.lr_min)
+        share = max(0.0, (lr - self.lr_min) / (self.lr_max - self.lr_min))
         return self.rho_min + share * (self.rho_max - self.rho_min)
 
 

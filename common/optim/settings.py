@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 from common.errors import BadInputError
 from common.optim.rules import SAM, Base, LookSAM, Rule
@@ -29,7 +30,8 @@ class Settings:
             it bends the perturbation and is evaluated at w + eps, as in the release of Foret et al. Otherwise it
             stays outside, as in the ports to torch.
         clip: bound on the norm of the final gradient, and of nothing else.
-        fp32: make the perturbed pass without autocast, so that rounding does not drown eps.
+        fp32: make the perturbed pass without autocast, so that rounding does not drown eps. The autocast has to
+            stand around ``step``: one inside the loss is the loss's own, and neither seen nor changed.
     """
 
     rule: Rule
@@ -48,7 +50,7 @@ class Settings:
             raise BadInputError(
                 "every rule needs a rho > 0, and Base (the one without perturbation) takes none."
             )
-        if isinstance(self.rho, (int, float)):
+        if isinstance(self.rho, Real):
             positive("rho", self.rho)
         for name in ("m", "chunk", "sub", "every"):
             value = getattr(self, name)

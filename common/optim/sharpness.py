@@ -54,7 +54,8 @@ class SharpnessAware:
         base: any torch optimiser; see ``large_batch`` for LARS and LAMB.
         settings: rule, rho, batches.
         module: whose buffers (running statistics) keep what the first pass made of them.
-        scaler: of mixed precision. eps does not depend on its scale, so nothing is unscaled before the end.
+        scaler: of mixed precision; a disabled one counts as none. eps does not depend on its scale, so nothing is
+            unscaled before the end.
         generators: random generators of the user that a loss draws from, besides the global ones.
         backward: makes gradients of a loss (Lightning: ``manual_backward``).
         apply: steps the base optimiser (Lightning: the wrapped optimiser's ``step``); not with a scaler.
@@ -75,6 +76,8 @@ class SharpnessAware:
         apply: Callable[[], Any] | None = None,
     ) -> None:
         check(base, settings)
+        if scaler is not None and not scaler.is_enabled():
+            scaler = None
         if scaler is not None and apply is not None:
             raise BadInputError("a scaler steps the base optimiser itself: leave out apply.")
         self.base, self.settings, self.scaler = base, settings, scaler

@@ -113,6 +113,7 @@ class Sweeps:
     def _sweep(
         self, loss: Loss, part: Any, chunk: int, play: States, record: States | None, gradient: bool
     ) -> Float[Tensor, ""]:
+        torch.clear_autocast_cache()  # it holds 16-bit copies of the weights, which have moved since
         total = torch.zeros(())
         parts = batches.chunks(part, chunk)
         for number, piece in enumerate(parts):

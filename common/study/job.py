@@ -115,8 +115,9 @@ def run(folders: Sequence[Path], root: Path = ROOT) -> None:
     members = [_member(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     records = [_start(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     results = _call(specs, members)
+    end = finished({})  # once: `collect` knows the members of one process by its cost
     for spec, folder, record, metrics in zip(specs, folders, records, results, strict=True):
-        write_json(folder / "provenance.json", finished(record))
+        write_json(folder / "provenance.json", {**record, **end})
         append_index(folder.parents[1], spec)
         mark_done(folder, metrics)
 

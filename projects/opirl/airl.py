@@ -2,7 +2,8 @@
 
     h(s, a, s') = f(s, a, s') - log pi(a|s),   f = r_psi(s, a) + gd V_phi(s') - V_phi(s)
     L_D = E_E[softplus(-h)] + E_pi[softplus(h)] + c (P_r + P_V)        pi: the last rollout, no older data
-    PPO is paid log D - log(1 - D) = h, so that the policy's optimum is the entropy-regularised one of r_psi.
+    PPO is paid log D - log(1 - D) = h. With gd = gamma, as the arms have it, the policy's optimum is the
+    entropy-regularised one of r_psi; with another gd a part (gamma - gd) V_phi(s') of the reward stays in the shaping.
 
 A termination leads to the absorbing state, whose value is that of its own reward for ever, h_abs / (1 - gamma);
 there is nothing to choose there, so its log pi is 0. r_psi(s) in place of r_psi(s, a): `discriminator.state_only`.

@@ -9,8 +9,13 @@ RETURN = Metric("normalised", "(random 0, expert 1)", "higher", worst=0.0)
 COVERAGE = Metric("coverage", "share of the expert's regions", "higher", worst=0.0)
 SCALES = ("laptop", "paper")
 ABSTRACT = "Hoshino et al. 2021 (arXiv 2109.04307), abstract"
-TWO_TASKS = "A double pendulum and a point maze are two small tasks, and demonstrations come from SAC, not from people."
-ONE_MAZE = "One maze and its mirror image; bodies with many joints are for the ants at paper scale."
+DEMONSTRATORS = (
+    "At laptop scale two small tasks; at every scale demonstrations come from SAC, not from people."
+)
+TIES = " Where neither arrives, the ratio is that of the step caps, in favour of the smaller one."
+ONE_MAZE = (
+    "One maze and one with its barrier on the other side, whose gap is wider; bodies with joints: the ants."
+)
 UNREAD = Published(
     "OPIRL's own tables",
     None,
@@ -83,7 +88,7 @@ CLAIMS = (
             UNREAD,
         ),
         scales=SCALES,
-        limits=TWO_TASKS,
+        limits=DEMONSTRATORS + TIES,
     ),
     Claim(
         id="final-return",
@@ -103,7 +108,7 @@ CLAIMS = (
         tasks=("env",),
         published=(UNREAD,),
         scales=SCALES,
-        limits=TWO_TASKS,
+        limits=DEMONSTRATORS,
     ),
     Claim(
         id="transfer-share",

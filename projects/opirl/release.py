@@ -1,7 +1,7 @@
 """The released code's defects, each behind its own switch, so that its effect can be measured.
 
 Mode `paper` has none of them, mode `release` has all; a switch set to true or false in the config overrides its
-mode. Found by reading github.com/sff1019/opirl (numbers of the list in projects/opirl/README.md).
+mode, and base.yaml sets `positive_part` (why: projects/opirl/README.md). Found by reading github.com/sff1019/opirl.
 """
 
 from __future__ import annotations

@@ -28,13 +28,14 @@ def setting_of(members: Sequence[Member], env: str, steps: int, demos: Sequence[
     """Where the members learn; the normaliser is that of their demonstrations, the identity without.
 
     A feature in which the expert barely moves would be magnified a thousandfold: `normaliser.floor` bounds its
-    standard deviation from below (the release: 1e-3).
+    standard deviation from below (the release: 1e-3); null leaves observations as they are (the release, for its ant).
     """
     first = members[0]
     facts = spec(env)
     shift, scale = torch.zeros(len(members), facts.obs_dim), torch.ones(len(members), facts.obs_dim)
-    if demos:
-        largest = 1.0 / float(first.cfg["normaliser"]["floor"])
+    floor = first.cfg["normaliser"]["floor"]
+    if demos and floor is not None:
+        largest = 1.0 / float(floor)
         shift = torch.stack([torch.from_numpy(one.shift) for one in demos])
         scale = torch.stack([torch.from_numpy(one.scale).clamp(max=largest) for one in demos])
     seeds = tuple(int(member.axes["seed"]) for member in members)

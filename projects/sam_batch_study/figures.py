@@ -24,7 +24,7 @@ TASKS = {
     "noisy": ("stopped_error", "a fifth wrong, best step"),
     "small_resnet": ("test_error", "small ResNet, clean"),
     "resnet": ("test_error", "ResNet, clean"),
-}  # test_error: all at equal training loss
+}  # test_error: each trained to a loss of 0.01 or less
 
 
 def error_by_batch(rows: Sequence[Row], scale: str) -> Figure:
@@ -135,7 +135,7 @@ def _law(axes: Axes, rows: Sequence[Row], task: str, colours: Mapping[int, str])
 
 
 def sharpness(rows: Sequence[Row], scale: str) -> Figure:
-    """λ_max and the trace at the last weights against B, of clean labels: equal training loss."""
+    """λ_max and the trace at the last weights against B, of clean labels: trained to a loss of 0.01 or less."""
     probed = _stage(rows, "probe", task="clean")
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     panels = figure.subplots(1, 2)

@@ -2,7 +2,7 @@
 
     spread = SD over B of   plain     log rho*
                             scaled    log(rho* λ/‖g_m‖)
-                            shuffled  log(rho* λ'/‖g'_m‖), those of another B: the control
+                            shuffled  log(rho* λ'/‖g'_m‖), those of the B before (of the smallest: the largest): the control
 
 rho* and ‖g_m‖, the norm that the perturbation is divided by (geometric mean over the updates, interpolated at rho*),
 are this seed's, from `sweep`; λ is the largest eigenvalue on the way (geometric mean over levels of training loss)
@@ -32,5 +32,5 @@ def spread(member: Member) -> float:
     scale = np.log([one.metrics["middle_lambda"] for one in curved]) - np.log(
         [one.metrics["norm"] for one in tuned]
     )
-    values = {"plain": rho, "scaled": rho + scale, "shuffled": rho + scale[::-1]}
+    values = {"plain": rho, "scaled": rho + scale, "shuffled": rho + np.roll(scale, 1)}
     return float(values[str(member.axes["law"])].std(ddof=1))

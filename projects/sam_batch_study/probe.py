@@ -19,6 +19,7 @@ from common.study.model import Member, Metrics
 from common.tracking.record import Recorder
 from projects.sam_batch_study.models import build
 from projects.sam_batch_study.plan import LEVELS, plan_of
+from projects.sam_batch_study.rules import rule_of
 from projects.sam_batch_study.sources import splits, tensors
 from projects.sam_batch_study.trained import load_weights
 
@@ -35,8 +36,8 @@ def measure(member: Member) -> Metrics:
     same for all arms), `gradient_norm`, `cosine` of g_1 and g_2, `snr` of the perturbation; `middle_lambda` and
     `middle_norm` (geometric means over the levels of training loss that it crossed).
 
-    The history has a row for each level: `train_loss`, `lambda_max`, `gradient_norm`, and where the batch is the
-    training set also `full_batch_edge` and `full_batch_edge_ratio`.
+    The history has a row for each level: `train_loss`, `lambda_max`, `gradient_norm`, and for SAM whose m is the
+    training set also `full_batch_edge` and `full_batch_edge_ratio`, of the decayed Hessian.
     """
     options, done = member.cfg["probe"], member.inputs["retrain"][0]
     data = splits(int(member.axes["seed"]), member.cfg["images"])
@@ -88,12 +89,11 @@ def _on_the_way(
     norm = float(g.norm())
     top = lambda_max(landscape, tolerance=1e-2, steps=int(member.cfg["probe"]["lanczos"])).value
     row = {"train_loss": value, "level": level, "lambda_max": top, "gradient_norm": norm}
-    rho, batch = member.inputs["retrain"][0].metrics["rho"], int(member.axes["batch"])
-    if batch == len(landscape.inputs) and rho > 0:
-        plan = plan_of(member.cfg, batch)
-        lr = member.inputs["retrain"][0].metrics["lr"] * plan.rate(step)
-        limit = stability_limit(lr, plan.momentum)
-        edge = sam_edge(norm, rho, limit)
-        row |= {"full_batch_edge": edge, "full_batch_edge_ratio": top / edge}
+    done, batch = member.inputs["retrain"][0], int(member.axes["batch"])
+    rule, plan = rule_of(member.cfg["rule"], batch), plan_of(member.cfg, batch)
+    if rule.kind == "sam" and rule.m == len(landscape.inputs) and done.metrics["rho"] > 0:
+        limit = stability_limit(done.metrics["lr"] * plan.rate(step), plan.momentum)
+        edge = sam_edge(norm, done.metrics["rho"], limit, plan.decay, decay_inside=False)
+        row |= {"full_batch_edge": edge, "full_batch_edge_ratio": (top + plan.decay) / edge}
     record.log(step, **row)
     return top, norm

@@ -2,7 +2,8 @@
 
 Base optimiser: w <- w − lr_t v, v <- momentum v + g + decay w (torch.optim.SGD's). At each look a net's loss over the
 whole training set and its error on validation images are measured; a net whose loss has come down to the plan's `fit`
-stops there, so that all are judged at equal training loss. The weights of the best look by validation error are kept.
+stops there, so that all are judged when they have learned about as much: between looks a net goes on below. The
+weights of the best look by validation error are kept.
 """
 
 from __future__ import annotations

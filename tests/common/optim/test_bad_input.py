@@ -63,6 +63,11 @@ def test_settings_are_refused(make: Callable[[], object], message: str) -> None:
             "decoupled",
         ),
         (
+            lambda net: torch.optim.Adafactor(net.parameters(), weight_decay=0.1),
+            Settings(SAM(), m=8, rho=0.1, decay_inside=True),
+            "not known to be one",
+        ),
+        (
             lambda net: torch.optim.SGD(net.parameters(), 0.1, maximize=True),
             Settings(SAM(), m=8, rho=0.1),
             "maximize",

@@ -10,8 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.errors import NonFiniteError
 from common.optim.precision import rounding_noise
-from common.optim.rules import ASAM, GSAM, SAM, GradientNormPenalty, LookSAM, Rule, along
+from common.optim.rules import (
+    ASAM,
+    GSAM,
+    MSAM,
+    SAM,
+    GradientNormPenalty,
+    LookSAM,
+    RandomDirection,
+    Rule,
+    along,
+)
 from common.optim.settings import Settings
 from common.optim.sharpness import SharpnessAware
 from tests.common.optim.quadratic import Net, bits, data
@@ -106,3 +117,53 @@ def test_bf16_warns_once_with_the_measured_ratio_and_fp32_makes_the_perturbed_pa
         warnings.simplefilter("error")
         run(fp32=True)
     assert seen == [torch.bfloat16, torch.float32] * 2
+
+
+@pytest.mark.parametrize("rule", [SAM(), ASAM(), MSAM(), RandomDirection(1)])
+def test_autocast_around_the_step_sees_the_perturbed_weights(rule: Rule) -> None:
+    """Autocast keeps 16-bit copies of the weights until it ends; they must not outlive a move of the weights."""
+
+    def losses(around: bool) -> list[Tensor]:
+        net = Net(dropout=0.0)
+        optimizer, found = scaled(net, rule, None), []
+
+        def loss(batch: Any) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=True):
+                return net.loss(batch)
+
+        with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
+            warnings.simplefilter("ignore")
+            for step in range(3):
+                report = optimizer.step(net.loss if around else loss, data(step))
+                found += [one.float() for one in (report.loss, report.perturbed) if one is not None]
+            found.append(net.loss(data(9)).float())
+        return found
+
+    assert [float(one) for one in losses(around=True)[:-1]] == [
+        float(one) for one in losses(around=False)[:-1]
+    ]
+
+
+def test_after_a_step_autocast_holds_no_copy_of_moved_weights() -> None:
+    net = Net(dropout=0.0)
+    optimizer = SharpnessAware(
+        torch.optim.SGD(net.parameters(), 0.0), Settings(SAM(), m=16, rho=5.0), module=net
+    )
+    net.eval()
+    with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
+        warnings.simplefilter("ignore")
+        before = net.loss(data())
+        optimizer.step(net.loss, data())
+        assert torch.equal(net.loss(data()), before), "it stands at w again"
+
+
+def test_a_disabled_scaler_counts_as_none() -> None:
+    net = Net(norm=False)
+    base = torch.optim.SGD(net.parameters(), 0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    optimizer = SharpnessAware(base, Settings(SAM(), m=8, rho=0.05), module=net, scaler=scaler)
+    before = bits(net)
+    with pytest.raises(NonFiniteError):
+        optimizer.step(lambda batch: net.loss(batch) * torch.nan, data())
+    assert bits(net) == before
+    assert not optimizer.step(net.loss, data()).skipped

@@ -21,7 +21,7 @@ from common.optim.rules import (
 )
 from common.optim.settings import Settings
 from common.optim.sharpness import SharpnessAware
-from tests.common.optim.quadratic import N, Quadratic
+from tests.common.optim.quadratic import N, Net, Quadratic, data
 
 LR, RHO = 0.01, 0.1
 
@@ -174,3 +174,29 @@ def test_weight_decay_inside_is_part_of_the_loss_and_outside_is_not(rule: Rule, 
     g2 = q.gradient(moved) + inner * moved
     a, b = rule.mix([g1], [g2], RHO)
     close(q.w(), q.w0 - LR * (a * g1 + b * g2 + (decay - inner) * q.w0))
+
+
+def test_looksam_between_its_passes_takes_the_decay_as_it_was_remembered() -> None:
+    """With decay inside, g + alpha ||g|| v / ||v|| is of the decayed loss in both; the base adds the decay once."""
+    q, decay, rule = Quadratic(), 0.3, LookSAM(k=2)
+    base = torch.optim.SGD(q.params, LR, weight_decay=decay)
+    optimizer = SharpnessAware(base, Settings(rule, m=N, rho=RHO, decay_inside=True))
+    optimizer.step(q.loss, q.c)
+    w = q.w()
+    g1 = q.gradient(q.w0) + decay * q.w0
+    moved = q.w0 + RHO * g1 / g1.norm()
+    g2 = q.gradient(moved) + decay * moved
+    v = g2 - (g1 @ g2) / (g1 @ g1) * g1
+    g = q.gradient(w) + decay * w
+    optimizer.step(q.loss, q.c)
+    close(q.w(), w - LR * (g + rule.alpha * g.norm() * v / v.norm()))
+
+
+def test_looksam_remembers_nothing_where_the_schedule_gives_no_rho() -> None:
+    """Not the rounding noise of two equal gradients: those steps are the base optimiser's."""
+    nets = Net(dropout=0.0), Net(dropout=0.0)
+    for net, rule, rho in zip(nets, (LookSAM(k=2), Base()), (lambda lr, norm: 0.0, None), strict=True):
+        optimizer = SharpnessAware(torch.optim.SGD(net.parameters(), 0.1), Settings(rule, m=16, rho=rho))
+        for step in range(4):
+            optimizer.step(net.loss, data(step))
+    torch.testing.assert_close(list(nets[0].parameters()), list(nets[1].parameters()), rtol=1e-6, atol=1e-7)

@@ -224,6 +224,9 @@ def test_members_of_a_stack_run_as_one_and_end_each_in_its_folder(
     assert worker.main(made, tmp_path) == 0
     assert calls == [[made[0], made[2]]]
     assert [read_json(folder / "metrics.json")["score"] for folder in made] == [0.0, 1.0, 900.0]
+    first, last = (read_json(made[i] / "provenance.json") for i in (0, 2))
+    for name in ("cpu_seconds", "peak_memory_bytes", "ended"):  # one process, whose cost is counted once
+        assert first[name] == last[name]
 
 
 def test_a_stack_that_forgets_a_member_fails_as_a_whole(

@@ -248,17 +248,22 @@ def test_a_probe_measures_the_last_weights_and_those_on_the_way(retrained: Stage
         assert all("full_batch_edge" not in row for row in rows)
 
 
-def test_the_edge_is_told_where_the_batch_is_the_training_set(searched: Stages) -> None:
+def test_the_edge_is_told_where_m_is_the_training_set(searched: Stages) -> None:
     axes = AXES | {"batch": 128}
-    train = {"steps": 48, "looks": 12, "fit": 0.0}
-    cfg = support.config(rule=SAM, retrain={"inits": 1}, train=train, probe={"m": 64})
-    searched.run("retrain", searched.members("retrain", cfg, (0,), {"search": any_seed}, **axes))
-    members = searched.members("probe", cfg, (0,), {"retrain": same_seed}, **axes)
-    searched.run("probe", members)
-    rows = read_history(members[0].out / "history.jsonl")
-    assert rows and all(
-        row["full_batch_edge_ratio"] == pytest.approx(row["lambda_max"] / row["full_batch_edge"])
-        for row in rows
+    train = {"steps": 48, "looks": 12, "fit": 0.0, "weight_decay": 0.01}
+    edges: dict[int, list[dict[str, float]]] = {}
+    for seed, m in enumerate((128, 64)):  # the edge is one of SAM whose m is the training set, too
+        rule = {**SAM, "m": m}
+        cfg = support.config(rule=rule, retrain={"inits": 1}, train=train, probe={"m": 64})
+        searched.run("retrain", searched.members("retrain", cfg, (seed,), {"search": any_seed}, **axes))
+        members = searched.members("probe", cfg, (seed,), {"retrain": same_seed}, **axes)
+        searched.run("probe", members)
+        edges[m] = read_history(members[0].out / "history.jsonl")
+    decay = cfg["train"]["weight_decay"]
+    assert edges[128] and edges[64] and all("full_batch_edge" not in row for row in edges[64])
+    assert decay > 0 and all(
+        row["full_batch_edge_ratio"] == pytest.approx((row["lambda_max"] + decay) / row["full_batch_edge"])
+        for row in edges[128]
     )
 
 
@@ -286,7 +291,9 @@ def test_the_spread_of_each_law() -> None:
 
     assert of("plain") == pytest.approx(math.log(2))
     assert of("scaled") == pytest.approx(0.0, abs=1e-12)
-    assert of("shuffled") == pytest.approx(2 * math.log(2))
+    # log rho + log(lambda/||g||) of the batch before: log .1 - log .4, log .2 - log .1, log .4 - log .2, less log 2
+    mixed = np.array([math.log(0.1 / 0.4), math.log(0.2 / 0.1), math.log(0.4 / 0.2)])
+    assert of("shuffled") == pytest.approx(mixed.std(ddof=1))
 
 
 def test_a_stop_changes_no_bit(searched: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
