@@ -29,8 +29,12 @@ BUILT_ON = (
     ("avx512f", "avx512"),
     ("avx", "f16c"),
     ("avx", "fma"),
+    ("f16c", "avx512"),
+    ("fma", "avx512"),
+    ("avx512bw", "avx512bf16"),
 )
 FALLBACK = {
+    "fma": "products are added by a library call per number: far slower",
     "f16c": "fp16 is converted by a library call per number: far slower than fp32",
     "avx512bf16": "bf16 products are computed by fp32 FMA: slower than fp32",
     "avx512fp16": "fp16 FMA is computed by conversions: for tests only",
@@ -78,7 +82,9 @@ def features() -> Mapping[str, bool]:
     if any(on and not host[name] for name, on in override.items()) and TRIED not in os.environ:
         try_override()
     wanted = host | override
-    for name in wanted:  # what builds on a feature that was taken away goes with it
+    for name in (
+        list(wanted) * 2
+    ):  # what builds on a feature that was taken away goes with it; some build on such
         wanted[name] &= not any(
             name.startswith(above) and not wanted.get(base, False) for base, above in BUILT_ON
         )

@@ -165,7 +165,7 @@ def _fall_back(lowering: Lowering, node: fx.Node, name: str) -> None:
 
 def extent(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Channels, height, width of a value that torch holds as [1, ...]; what has no such form counts as channels."""
-    if len(shape) == 4:
+    if len(shape) == 4 and shape[0] == 1:
         return shape[1], shape[2], shape[3]
     return int(torch.Size(shape).numel()), 1, 1
 

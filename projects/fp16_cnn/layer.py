@@ -138,10 +138,8 @@ def _pool(pool: Pool, threads: int) -> Layer:
         raise BadInputError(
             f"pooling {_size(source)} gives {expected} (NHWC), the target holds {_size(target)}."
         )
-    if any(2 * pad > kernel for pad, kernel in zip(pool.padding, np.repeat(pool.kernel, 2), strict=True)):
-        raise BadInputError(
-            f"pooling: the padding {pool.padding} is wider than half of the kernel {pool.kernel}."
-        )
+    if any(pad >= kernel for pad, kernel in zip(pool.padding, np.repeat(pool.kernel, 2), strict=True)):
+        raise BadInputError(f"pooling: the padding {pool.padding} is as wide as the kernel {pool.kernel}.")
     return Layer(source, target, [Phase(pool_ir(pool), ("x", "y"), pool.tiles)], threads=threads)
 
 

@@ -115,6 +115,8 @@ def sizes(node: object) -> tuple[int, ...]:
 def image(node: object) -> tuple[int, int, int]:
     """Channels, height, width; a vector's height and width are 1."""
     shape = sizes(node)
+    if shape[0] != 1:
+        raise Unsupported("of a tensor that puts parts of an image side by side as a batch")
     if len(shape) == 2:
         return shape[1], 1, 1
     if len(shape) == 4:
@@ -262,7 +264,7 @@ def add(lowering: Lowering, node: fx.Node) -> None:
         raise Unsupported("of two shapes")
     inputs = (_value(lowering, first), _value(lowering, second))
     for source, other in ((first, inputs[1]), (second, inputs[0])):
-        layer = lowering.before(source)
+        layer = lowering.before(source) if first is not second else None
         if isinstance(layer, Layer) and layer.activation == "none" and not layer.residual:
             fused = replace(layer, inputs=(layer.inputs[0], other), residual=True)
             lowering.replace(node, cast(fx.Node, source), fused)

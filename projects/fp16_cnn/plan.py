@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code of common.errors."""
     given = _parser().parse_args(arguments)
     try:
+        if given.rounds < 1:
+            raise BadInputError(f"--rounds must be at least 1, not {given.rounds}.")
         subject = find(given.model, given.images, given.size)
         print("\n".join([f"{subject.words}; {cpu.announce()}", *by_torch(subject)]))
         effort = Effort(given.rounds, 0.01, not given.untuned)
@@ -77,8 +79,8 @@ def plan(
     check_budget(budget)
     if batch < 1:
         raise BadInputError(f"--batch must be at least 1, not {batch}.")
-    if save is not None and not save.absolute().parent.is_dir():
-        raise BadInputError(f"--save {save}: there is no folder {save.absolute().parent}.")
+    if save is not None and (save.is_dir() or not save.absolute().parent.is_dir()):
+        raise BadInputError(f"--save {save}: name a file in a folder that exists.")
     planned = planning.make(subject, planning.problem_of(subject, batch, effort), metric, budget)
     measured = planning.measure(subject, planned.plans, batch, effort)
     own = measured["planned"]

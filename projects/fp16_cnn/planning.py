@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import unknown
+from common.errors import BadInputError, unknown
 from projects.fp16_cnn import accuracy, execute, machine, module, planner, timing
 from projects.fp16_cnn.network import compile_network
 from projects.fp16_cnn.planner import Choice, Precisions, Problem
@@ -23,8 +23,8 @@ Metric = Literal["error", "agreement"]
 METRICS = ("error", "agreement")
 PROBED = 100
 """Images that a layer's error is measured on, at most: a norm over all their logits needs no more."""
-HALVES = ("f16", "bf16", "f16s")
-"""The precisions that all-half and tail-greedy use: the first that this CPU has."""
+HALVES = ("f16", "bf16", "f16s", "f32")
+"""The precisions that all-half and tail-greedy use: the first that this CPU has; f32 where it has none."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,15 @@ def make(subject: Subject, problem: Problem, metric: str, budget: float) -> Plan
             that may change.
 
     Raises:
-        BadInputError: an unknown metric, or a budget that is not possible.
+        BadInputError: an unknown metric, a budget that is not possible, or a network that gives no logits.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
     base = module.logits(subject.net, subject.known)
+    if base.dim() != 2 or base.shape[1] < 2:
+        raise BadInputError(
+            f"the network must return logits [n, classes] of two classes or more, not {list(base.shape)}."
+        )
     limit = budget if metric == "error" else error_for(budget, base)
     half = next(name for name in HALVES if all(name in choices for choices in problem.table.values()))
     plans = {

@@ -41,6 +41,10 @@ def sensitivities(
     for part in x.split(batch):
         held = reference.values(program, part, torch.float32)
         exact = held[program.output]
+        if not exact.isfinite().all():
+            raise BadInputError(
+                "the logits are not finite in fp32 either: look at the images and the weights."
+            )
         total += float(exact.double().square().sum())
         for layer in program.layers:
             for each in lowered:

@@ -70,7 +70,7 @@ def random(name: str, seed: int, images: int, size: int) -> Subject:
     known, held = noise(seed, images, (3, size, size))
     calibrate(net, noise(stream(seed, "calibration"), FITTED, (3, size, size))[0])
     words = f"{library(name)}'s {name} with RANDOM weights on noise images"
-    return Subject(net, import_model(net, held[:1]), known, held, None, words)
+    return Subject(net, import_model(net, held[:1], fallback=True), known, held, None, words)
 
 
 def own(path: Path, function: str, images: int) -> Subject:
@@ -93,7 +93,7 @@ def own(path: Path, function: str, images: int) -> Subject:
     else:
         known, held = _halves(given, f"{path}:{function}")
         words = f"{type(net).__name__} of {path.name} on its {len(given)} images"
-    net.eval()
+    net.eval().float()
     return Subject(net, import_model(net, held[:1], fallback=True), known, held, None, words)
 
 
@@ -135,7 +135,10 @@ def _call(path: Path, function: str) -> Any:
         raise BadInputError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, function, None)):
         raise BadInputError(f"{path} has no function {function!r}.")
-    return getattr(module, function)()
+    try:
+        return getattr(module, function)()
+    except Exception as error:
+        raise BadInputError(f"{path}:{function}() failed: {type(error).__name__}: {error}") from error
 
 
 def _halves(images: Any, source: str) -> tuple[Tensor, Tensor]:

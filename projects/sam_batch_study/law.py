@@ -2,7 +2,7 @@
 
     spread = SD over B of   plain     log rho*
                             scaled    log(rho* λ/‖g_m‖)
-                            shuffled  log(rho* λ'/‖g'_m‖), those of the B before (of the smallest: the largest): the control
+                            shuffled  log(rho* λ'/‖g'_m‖), those of the B before it: the control
 
 rho* and ‖g_m‖, the norm that the perturbation is divided by (geometric mean over the updates, interpolated at rho*),
 are this seed's, from `sweep`; λ is the largest eigenvalue on the way (geometric mean over levels of training loss)

@@ -124,7 +124,7 @@ class Sums:
         e, shape = self.e, self.conv.shape
         rows, (top, bottom, _, _) = shape.kernel[0], shape.padding
         alone = any(axis.name == "rows" and axis.tile == 1 for axis in self.conv.pixels)
-        if rows == 1 or not alone or top + bottom == 0:
+        if not alone or not 0 < max(top, bottom) < rows:
             return "0", str(rows)
         first = e.multiply(at["rows"], shape.stride[0])
         start = e.maximum("0", e.value(f"sub i64 {top}, {first}"))

@@ -126,5 +126,12 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         layer.add(source, Layout(1, 4, 5, 16))
     with pytest.raises(BadInputError, match=r"gives \(1, 2, 2, 16\)"):
         layer.max_pool(source, source, (2, 2), (2, 2))
-    with pytest.raises(BadInputError, match="wider than half"):
-        layer.max_pool(source, Layout(1, 6, 6, 16), (3, 3), (1, 1), (2, 2, 2, 2))
+    with pytest.raises(BadInputError, match="as wide as the kernel"):
+        layer.max_pool(source, Layout(1, 8, 8, 16), (3, 3), (1, 1), (3, 3, 3, 3))
+
+
+def test_a_window_may_reach_past_the_image_by_all_but_one_row() -> None:
+    """As torch's ceil_mode has it: 3 x 3 windows, 3 apart, on 10 x 10 pixels."""
+    x = filled(Layout(1, 10, 10, 16, (0, 2, 0, 2)))
+    made = layer.max_pool(x.layout, Layout(1, 4, 4, 16), (3, 3), (3, 3), (0, 2, 0, 2))
+    agrees(made, x, F.max_pool2d(nchw(x), 3, 3, ceil_mode=True))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from common.errors import BadInputError
 from projects.fp16_cnn import reference
 from projects.fp16_cnn.graph import import_model
+from projects.fp16_cnn.network import compile_network
 from projects.fp16_cnn.program import Activate, Add, Fallback, Flatten, Layer, Pool, Scale
 from tests.projects.fp16_cnn.nets import Block, Odd, calibrate
 
@@ -149,3 +150,56 @@ def test_control_flow_on_values_is_refused() -> None:
 def test_an_example_must_be_images() -> None:
     with pytest.raises(BadInputError, match=r"\[N, channels, height, width\]"):
         import_model(Block(), torch.empty(3, 8, 8))
+
+
+class Doubled(nn.Module):
+    """A layer's value added to itself, and an image whose parts are put side by side as a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.again = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.mix, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = self.again(y + y)
+        parts = self.mix(z.permute(0, 2, 3, 1).reshape(-1, 8)).reshape(1, -1, 8)
+        return self.head(parts.mean(1))
+
+
+def test_a_layer_added_to_itself_and_parts_as_a_batch() -> None:
+    torch.manual_seed(0)
+    model = Doubled().double().eval()
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    with pytest.raises(BadInputError, match="no kernel for permute"):
+        import_model(model, x)
+    program = import_model(model, x, fallback=True)
+    with torch.no_grad():
+        expected = model(x)
+    torch.testing.assert_close(reference.run(program, x), expected, rtol=1e-10, atol=1e-10)
+    network = compile_network(import_model(model.float(), x.float(), fallback=True), "f32", 1, tune=False)
+    torch.testing.assert_close(
+        torch.from_numpy(network.run(x.float().numpy())), expected.float(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_attention_falls_back() -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.attention, self.head = nn.Conv2d(3, 8, 4, 4), attention, nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.stem(x).flatten(2).transpose(1, 2)
+            return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+    model = Attends().double().eval()
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(x)
+    torch.testing.assert_close(
+        reference.run(import_model(model, x, fallback=True), x), expected, rtol=1e-10, atol=1e-10
+    )

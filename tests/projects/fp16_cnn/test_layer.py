@@ -93,6 +93,10 @@ def test_depthwise_convolutions_equal_torch_in_float64(data: st.DataObject, name
         ),  # whole rows: padded columns skipped
         LayerShape("conv", 2, 40, 32, 9, 14, (5, 5), (2, 2), (2, 2, 1, 4)),
         LayerShape("conv", 1, 16, 16, 2, 2, (3, 3), (1, 1), (2, 2, 2, 2)),  # some outputs see padding only
+        LayerShape(
+            "conv", 1, 3, 20, 5, 20, (3, 3), (1, 1), (3, 3, 3, 3)
+        ),  # whole rows of outputs see padding only
+        LayerShape("conv", 1, 16, 32, 5, 6, (2, 2), (1, 1), (3, 3, 3, 3)),
         LayerShape("conv", 1, 24, 256, 3, 8),  # panels of weights fetched ahead
     ],
 )

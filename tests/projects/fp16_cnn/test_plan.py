@@ -159,6 +159,18 @@ def integers():
 def nothing():
     return 3
 
+def fails():
+    raise RuntimeError("no weights")
+
+def single():
+    net, images = build()
+    net[-1] = nn.Linear(net[-1].in_features, 1)
+    return net, images
+
+def broken():
+    net, images = build()
+    return net, images * float("nan")
+
 attribute = 5
 """
 
@@ -216,7 +228,12 @@ def test_a_budget_that_held_out_images_exceed_is_told() -> None:
         (["{file}:build", "--budget", "nan"], "must be a positive number"),
         (["{file}:build", "--budget", "0.6", "--metric", "agreement"], "a share between 0 and 0.5"),
         (["{file}:build", "--batch", "0"], "--batch must be at least 1"),
-        (["{file}:build", "--save", "/nowhere/plan.json"], "there is no folder /nowhere"),
+        (["{file}:build", "--save", "/nowhere/plan.json"], "name a file in a folder that exists"),
+        (["{file}:build", "--save", "/"], "name a file in a folder that exists"),
+        (["{file}:build", "--rounds", "0"], "--rounds must be at least 1"),
+        (["{file}:fails"], "fails() failed: RuntimeError: no weights"),
+        (["{file}:single"], "logits [n, classes] of two classes or more, not [3, 1]"),
+        (["{file}:broken"], "the logits are not finite in fp32 either"),
         (["{file}:build", "--run", "absent.json"], "absent.json holds no plan"),
         (["absent.ckpt"], "checkpoint absent.ckpt cannot be used"),
         (["resnet18", "--images", "0"], "--images and --size must be at least 1"),
@@ -228,6 +245,6 @@ def test_bad_input_ends_with_one_message(
     file = tmp_path / "own.py"
     file.write_text(OWN)
     given = [argument.replace("{file}", str(file)) for argument in arguments]
-    assert plan.main([*given, "--untuned", "--rounds", "1"]) == 2
+    assert plan.main(["--untuned", "--rounds", "1", *given]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
