@@ -30,6 +30,10 @@ class BadInputError(RethesisError):
     exit_code = EXIT_BAD_INPUT
 
 
+class DamagedError(BadInputError, ValueError):
+    """A file is not in its own format."""
+
+
 class NonFiniteError(RethesisError):
     """A loss or a weight became NaN or infinite; the state before it was kept."""
 
@@ -51,6 +55,10 @@ def unknown(what: str, given: str, valid: Iterable[str]) -> BadInputError:
         valid: the names that would have been accepted.
     """
     names = sorted(valid)
+    if not given and names:
+        return BadInputError(
+            f"which {what}? For example {what}={names[0]}. Valid: {', '.join(names[:SHOWN])}."
+        )
     near = difflib.get_close_matches(given, names, n=SHOWN, cutoff=0.0)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     list_of = "Valid" if len(names) <= SHOWN else "Nearest"

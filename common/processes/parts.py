@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from common.processes.cut import cut_of
+
 
 def is_part(value: Shaped[Tensor, ...]) -> bool:
     """Whether this process holds a part only."""
@@ -16,8 +18,11 @@ def is_part(value: Shaped[Tensor, ...]) -> bool:
 
 
 def whole(value: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
-    """The tensor, put together where it is in parts; every process then has to ask."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    """The tensor, put together where it is in parts (or a parameter that was cut); every process then has to ask."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    cut = cut_of(value)
+    return cut.whole(value.detach()) if cut else value
 
 
 def own(values: Sequence[Shaped[Tensor, ...]]) -> list[Shaped[Tensor, ...]]:

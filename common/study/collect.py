@@ -107,14 +107,15 @@ def environment_of(study: Study, jobs: Sequence[Job], root: Path, **extra: Any) 
     """Machine, versions and cost of a result, from the provenance of its jobs; no path, no host name."""
     records = [_provenance(job, root) for job in jobs if is_done(job.folder(root))]
     cost: dict[str, dict[str, float]] = {}
-    seen: set[tuple[Any, ...]] = set()
+    used: dict[tuple[str, str], float] = {}  # CPU seconds by stage and process: members of a stack share one
     for job, record in zip((job for job in jobs if is_done(job.folder(root))), records, strict=True):
         entry = cost.setdefault(job.stage.name, {"jobs": 0, "cpu_minutes": 0.0})
         entry["jobs"] += 1
-        process = (job.stage.name, record["cpu_seconds"], record["peak_memory_bytes"])
-        if process not in seen:  # members of a stack share one process
-            entry["cpu_minutes"] = round(entry["cpu_minutes"] + (record["cpu_seconds"] or 0.0) / 60, 2)
-            seen.add(process)
+        used[job.stage.name, record["process"]] = record["cpu_seconds"]
+    for (stage, _), seconds in used.items():
+        cost[stage]["cpu_minutes"] += seconds / 60
+    for entry in cost.values():
+        entry["cpu_minutes"] = round(entry["cpu_minutes"], 3)
     first: Mapping[str, Any] = records[0] if records else {}
     commits = sorted({str(record["git"]["commit"]) for record in records})
     return {
@@ -130,7 +131,7 @@ def environment_of(study: Study, jobs: Sequence[Job], root: Path, **extra: Any) 
             {int(job.axes["seed"]) for job in jobs if "seed" in job.axes and job.role == "study"}
         ),
         "cost": cost,
-        "cpu_hours": round(sum(entry["cpu_minutes"] for entry in cost.values()) / 60, 3),
+        "cpu_hours": round(sum(used.values()) / 3600, 3),
         "dirty": any(record["git"]["dirty"] for record in records),
         "wall_minutes": round(_busy_seconds(records) / 60, 2),
         **extra,

@@ -115,7 +115,7 @@ def run(folders: Sequence[Path], root: Path = ROOT) -> None:
     members = [_member(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     records = [_start(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     results = _call(specs, members)
-    end = finished({})  # once: `collect` knows the members of one process by its cost
+    end = finished({}) | {"process": specs[0]["fingerprint"]}  # members of a stack share one, and its cost
     for spec, folder, record, metrics in zip(specs, folders, records, results, strict=True):
         write_json(folder / "provenance.json", {**record, **end})
         append_index(folder.parents[1], spec)
@@ -176,7 +176,7 @@ def _start(spec: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
         if error.errno not in FORBIDDEN:
             raise
         raise BadInputError(f"{folder} cannot be written: {error.strerror}. Mend its rights.") from error
-    packages = set(spec["parts"]["environment"]) - {"device", "threads"}
+    packages = set(spec["parts"]["environment"]) - {"device", "threads", "processes", "strategy"}
     record = provenance(
         fingerprint=spec["fingerprint"],
         parts=spec["parts"],

@@ -55,6 +55,7 @@ class Stage:
         resources: of a job.
         parallel: by which strategies its training may have several processes, see `parallel` in
             configs/config.yaml; none: it has one.
+        shares: ``"section.key"`` of a batch that these processes share -> rows of which each needs a multiple.
         stacked: an axis of which up to eight values share one process.
         measures_host: the CPU model enters the fingerprint (timings).
         data: ``"module:function"``, cfg -> digest of the data set on disk; empty for generated data.
@@ -68,6 +69,7 @@ class Stage:
     config: tuple[str, ...] = ()
     resources: Resources = Resources()
     parallel: tuple[str, ...] = ()
+    shares: Mapping[str, int] = field(default_factory=dict[str, int])
     stacked: str | None = None
     measures_host: bool = False
     data: str = ""

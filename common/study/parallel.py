@@ -10,14 +10,21 @@ from common.cluster.ranks import STRATEGIES
 from common.errors import BadInputError, unknown
 from common.study.model import Resources, Stage
 
+DEVICES = ("cpu", "cuda")
+
 
 def resources(stage: Stage, cfg: Mapping[str, Any]) -> Resources:
     """What a job of a stage asks for; with `device` cuda, each process of a training one GPU.
 
     Raises:
-        BadInputError: a number below 1, an unknown strategy or one that is not for this stage, or several nodes on
-            one machine.
+        BadInputError: a number below 1, an unknown device or strategy, or one that is not for this stage, several
+            nodes on one machine, or a batch that the processes cannot share.
     """
+    device = str(cfg["device"])
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    if device == "cuda" and stage.parallel and "device" not in stage.config:
+        raise BadInputError(f"device=cuda: stage {stage.name} trains on the CPU only.")
     nodes, processes, strategy = (cfg["parallel"][key] for key in ("nodes", "processes", "strategy"))
     if min(nodes, processes) < 1:
         raise BadInputError(f"parallel.nodes={nodes}, parallel.processes={processes}: at least 1.")
@@ -31,9 +38,16 @@ def resources(stage: Stage, cfg: Mapping[str, Any]) -> Resources:
             f"parallel.strategy={strategy}: stage {stage.name} runs on several processes by "
             f"{', '.join(stage.parallel)} only (docs/clusters.md says why)."
         )
+    for key, rows in stage.shares.items():
+        section, name = key.split(".")
+        if nodes * processes > 1 and int(cfg[section][name]) % (rows * nodes * processes):
+            raise BadInputError(
+                f"{key} is {cfg[section][name]}: {nodes * processes} processes need a multiple of "
+                f"{rows * nodes * processes}."
+            )
     if stage.parallel:
         asked = replace(asked, nodes=max(asked.nodes, nodes), processes=max(asked.processes, processes))
-    if str(cfg["device"]) == "cuda" and "device" in stage.config:
+    if device == "cuda" and "device" in stage.config:
         asked = replace(asked, gpus=max(asked.gpus, asked.processes))
     return asked
 

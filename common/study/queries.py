@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,12 @@ def why(request: Request) -> None:
 
 
 def logs(request: Request) -> None:
-    """Print the last failed job's traceback and the command that runs it alone."""
+    """Print the last failed job's traceback and how to run it alone; of another study where this one has none."""
     found = [path for path in request.runs.glob(f"*/*/{FAILED}") if (path.parent / SPEC).is_file()]
     if not found:
         _print_unfinished(request)
         return
-    last = max(found, key=lambda path: path.stat().st_mtime).parent
+    last = _last(found, request)
     failed, spec = failure(last), read_json(last / SPEC)
     axes = " ".join(f"{axis}={value}" for axis, value in spec["axes"].items())
     print(f"{spec['stage']} {axes} failed with code {failed['exit_code']} ({failed['attempts']} attempts)\n")
@@ -109,11 +109,20 @@ def _print_unfinished(request: Request) -> None:
     if not ended:
         print(f"no job of {request.project} has failed")
         return
-    last = max(ended, key=lambda folder: (folder / "provenance.json").stat().st_mtime)
+    last = _last([folder / "provenance.json" for folder in ended], request)
     print(redact_text(engine.output_of(last, request.root)))
     reason = stopped(last) or "it ended without a word: running still, killed, or out of memory"
     print(f"{last.relative_to(request.root)}: {reason}\nThe same `make reproduce` continues it.\n")
     _print_alone(last, request)
+
+
+def _last(files: Sequence[Path], request: Request) -> Path:
+    """The folder of the newest, of this study's jobs if there are any; says so where there are none."""
+    named = {job.folder(request.root) for job in prepare(request)[2]}
+    own = [path for path in files if path.parent in named]
+    if not own:
+        print(f"Nothing of {request.label}; this is of another scale, or of other overrides:\n")
+    return max(own or files, key=lambda path: path.stat().st_mtime).parent
 
 
 def _print_alone(folder: Path, request: Request) -> None:

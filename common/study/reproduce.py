@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import EXIT_NON_FINITE, EXIT_STOPPED, BadInputError
+from common.errors import EXIT_NON_FINITE, EXIT_STOPPED, BadInputError, DamagedError
 from common.study import engine
 from common.study.collect import environment_of, overrides_label, status, write_result
 from common.study.config import ROOT, compose
@@ -183,9 +183,12 @@ def _current(request: Request, jobs: Sequence[Job]) -> bool:
         claims,
         *(request.result / name for name in ("report.md", "report.html", "table.csv", "curves.csv")),
     ]
-    return all(file.is_file() for file in files) and read_json(claims)["fingerprint"] == study_fingerprint(
-        jobs
-    )
+    if not all(file.is_file() for file in files):
+        return False
+    try:
+        return read_json(claims)["fingerprint"] == study_fingerprint(jobs)
+    except DamagedError:
+        return False  # it is written anew
 
 
 def _judge_again(request: Request, study: Study) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 from common.tracking import wandb_runs as runs
 from common.tracking.provenance import ROOT
-from common.tracking.record import HISTORY, Row, read_from
+from common.tracking.record import HISTORY, Row, read_history
 from common.tracking.redact import redact_text
 from common.tracking.wandb_export import PROJECT
 
@@ -31,13 +31,12 @@ _TOUCHED = ("provenance.json", HISTORY, "DONE", "FAILED")
 
 @dataclass
 class _Followed:
-    """A run that is open in W&B, and how far its history was read."""
+    """A run that is open in W&B, and the rows of its history that were read."""
 
     run: Any
     claim: ExitStack
     uploaded: int
     rows: list[Row] = field(default_factory=list[Row])
-    offset: int = 0
 
 
 class Follower:
@@ -76,9 +75,9 @@ class Follower:
         followed = self._open.get(job.folder) or self._start(job)
         if followed is None:
             return
-        rows, followed.offset = read_from(job.folder / HISTORY, followed.offset)
-        first = len(followed.rows)
-        followed.rows += rows
+        # from the start: a resume cuts the file, and on another machine it goes on with other bytes
+        first, followed.rows = len(followed.rows), read_history(job.folder / HISTORY)
+        rows = followed.rows[first:]
         skip = max(0, followed.uploaded - first)
         runs.log_rows(followed.run, rows[skip:], first + skip)
 

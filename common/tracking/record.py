@@ -137,23 +137,11 @@ def read_history(path: Path) -> list[Row]:
     Raises:
         BadInputError: a whole line is no JSON object: the file was damaged or edited.
     """
-    return read_from(path, 0)[0]
-
-
-def read_from(path: Path, offset: int) -> tuple[list[Row], int]:
-    """The whole rows after byte `offset`, and the offset behind them: what a follower of a running job needs.
-
-    Raises:
-        BadInputError: a whole line is no JSON object.
-    """
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
+        data = path.read_bytes()
     except FileNotFoundError:
-        return [], offset
-    whole = data[: data.rfind(b"\n") + 1]
-    return [_parse(line, path) for line in whole.splitlines()], offset + len(whole)
+        return []
+    return [_parse(line, path) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
 def _parse(line: bytes, path: Path) -> Row:

@@ -132,7 +132,7 @@ def newest(folder: Path, usable: Callable[[State], str | None]) -> tuple[Path, S
             reason = usable(state)
             if reason is None:
                 return path, state
-        log.warning("checkpoint %s cannot be used: %s; trying the one before it", path, reason)
+        log.warning("checkpoint %s cannot be used and is removed: %s; trying the one before it", path, reason)
         remove(path)
     return None
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from common.errors import NonFiniteError
+from common.processes.parts import whole
 
 
 def check_finite(value: Float[Tensor, ...], step: int, what: str = "loss", every: int = 1) -> None:
@@ -29,7 +30,7 @@ def check_finite(value: Float[Tensor, ...], step: int, what: str = "loss", every
     """
     if step % every or bool(torch.isfinite(value).all()):
         return
-    flat = value.detach().reshape(-1)
+    flat = whole(value.detach()).reshape(-1)  # of a value in parts every process comes here
     bad = [int(i) for i in torch.nonzero(~torch.isfinite(flat)).reshape(-1)]
     where = f" (elements {bad[:8]} of {flat.numel()})" if flat.numel() > 1 else ""
     raise NonFiniteError(f"{what} became {flat[bad[0]].item()} at step {step}{where}")
@@ -42,7 +43,7 @@ def check_parameters(module: nn.Module, step: int) -> None:
         NonFiniteError: names the parameter.
     """
     for name, parameter in module.named_parameters():
-        check_finite(parameter, step, f"parameter {name}")
+        check_finite(whole(parameter), step, f"parameter {name}")
 
 
 class FiniteGuard(pl.Callback):

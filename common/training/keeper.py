@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -170,7 +171,8 @@ class Keeper(pl.Callback):
                 check_parameters(pl_module, trainer.fit_loop.batch_idx)
             except NonFiniteError:
                 return
-            trainer.save_checkpoint(self.folder / BEFORE_NON_FINITE)
+            with suppress(StoppedError):  # no room for a keepsake: what is told is the loss
+                trainer.save_checkpoint(self.folder / BEFORE_NON_FINITE)
 
     def save(self, trainer: pl.Trainer, step: int) -> None:
         """Write the checkpoint of `step`, unless it stands.

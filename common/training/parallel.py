@@ -242,7 +242,7 @@ class _SharedKeeper(Keeper):
     def _streams_apart(self) -> None:
         rank = place().rank
         if rank:
-            torch.manual_seed(stream(self.saved or 0, "rank", rank))
+            torch.manual_seed(stream(torch.initial_seed(), "rank", rank, self.saved or 0))
 
 
 class _SharedGuard(FiniteGuard):

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from typing_extensions import override
 
 from common.errors import BadInputError
@@ -58,10 +58,9 @@ class Sharded(ModelParallelStrategy):
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, state["state_dict"], options=options)
         for optimizer, saved in zip(self.optimizers, state["optimizer_states"], strict=True):
-            named = FullyShardedDataParallel.rekey_optim_state_dict(
-                saved, OptimStateKeyType.PARAM_NAME, self.model
+            set_optimizer_state_dict(
+                self.model, optimizer, _by_name(saved, optimizer, self.model), options=options
             )
-            set_optimizer_state_dict(self.model, optimizer, named, options=options)
         return state
 
     def gather(self) -> None:
@@ -81,6 +80,17 @@ class Sharded(ModelParallelStrategy):
             for block in _blocks(child):
                 fully_shard(block, mesh=mesh)
             fully_shard(child, mesh=mesh)
+
+
+def _by_name(saved: dict[str, Any], optimizer: Any, model: nn.Module) -> dict[str, Any]:
+    """An optimiser's state by the names of its parameters; in the checkpoint these are numbers in its groups."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = list(zip(saved["param_groups"], optimizer.param_groups, strict=True))
+    name = {i: names[p] for old, new in groups for i, p in zip(old["params"], new["params"], strict=True)}
+    return {
+        "state": {name[i]: state for i, state in saved["state"].items()},
+        "param_groups": [{**old, "params": [name[i] for i in old["params"]]} for old, _ in groups],
+    }
 
 
 def _blocks(child: nn.Module) -> list[nn.Module]:

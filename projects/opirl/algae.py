@@ -10,11 +10,11 @@ With f(x) = |x|^p / p, pi maximises and the critics Q_i minimise
     L_pi  = -1/2 sum_i { E_R[sg(f'(y_i - Q_i)) (y_i - Q_i)] + (1 - gamma) kappa E[Q_i(s0, a0)] }
 
 f' = sign(x) |x|^(p-1) in both; in the actor its positive part alone, where `positive_part` says so. kappa
-(algae_alpha) is the strength of the f-divergence. With c = 1 this is AlgaeDICE's saddle point: f'(y - Q) = kappa w, w the density ratio of the policy to the replay data, so Q is shifted by about
--kappa^(1/(p-1)) a step. With the lagging targets of its released code and of OPIRL's, c = 0.05, the gradient knows
-a share c of the flow: f'(y - Q) = kappa w_c, w_c the ratio for the discount c gamma and of mass
-(1 - gamma) / (1 - c gamma). Every replay state is an initial state, s0 = s (as in ValueDICE). m is 1 where absorbing
-states stand.
+(algae_alpha) is the strength of the f-divergence. With c = 1 this is AlgaeDICE's saddle point: f'(y - Q) = kappa w,
+w the density ratio of the policy to the replay data, so Q is shifted by about -kappa^(1/(p-1)) a step. With the
+lagging targets of its released code and of OPIRL's, c = 0.05, the gradient knows a share c of the flow:
+f'(y - Q) = kappa w_c, w_c the ratio for the discount c gamma and of mass (1 - gamma) / (1 - c gamma). Every replay
+state is an initial state, s0 = s (as in ValueDICE). m is 1 where absorbing states stand.
 
 Mode covering (L_C) is added as  c_pi L_pi + c_C L_C: in mode `paper` the forward KL to the expert,
 -E_E[log pi(a_E|s_E)]; in mode `release` a regression on those replay actions that the critics prefer.

@@ -42,6 +42,7 @@ STUDY = Study(
             config=(*LEARNER, "expert"),
             stacked="seed",
             parallel=("ddp", "fsdp"),
+            shares={"collect.batch": 32},
         ),
         Stage(
             name="imitate",
@@ -52,6 +53,7 @@ STUDY = Study(
             config=(*LEARNER, "imitate", "demos", "algae", "discriminator", "cover", "release", "airl", "bc"),
             stacked="seed",
             parallel=("ddp", "fsdp"),
+            shares={"collect.batch": 32, "airl.batch": 32, "bc.batch": 32},
         ),
         Stage(
             name="transfer",
@@ -61,6 +63,7 @@ STUDY = Study(
             config=(*LEARNER, "transfer", "release"),
             stacked="seed",
             parallel=("ddp", "fsdp"),
+            shares={"collect.batch": 32},
         ),
         Stage(
             name="evaluate",

@@ -26,13 +26,16 @@ from projects.proxy_isa.task import Task
 EXAMPLES = 512  # embedded in one pass
 KEY = "proxy_isa"
 DECAYS = ("cosine", "step", "none")
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps, and the optimiser: Adam with a learning rate for the embedder and one for the proxies.
+    """Steps, and the optimiser: with a learning rate for the embedder and one for the proxies.
 
     Attributes:
+        optimizer: "adam" (weight decay as a gradient) or "adamw" (decoupled).
+        warmup: steps in which head and proxies learn alone.
         decay: of both rates: "cosine" to 0 at the end, "step" (times `gamma` at each multiple of `decay_every` steps)
             or "none".
     """
@@ -46,6 +49,8 @@ class Plan:
     decay: str = "none"
     decay_every: int = 1
     gamma: float = 1.0
+    optimizer: str = "adam"
+    warmup: int = 0
 
     def rate(self, step: int) -> float:
         """What the rates are multiplied by at a step.
@@ -58,6 +63,10 @@ class Plan:
         if self.decay == "cosine":
             return 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.steps)))
         return self.gamma ** (step // self.decay_every) if self.decay == "step" else 1.0
+
+    def body_rate(self, step: int) -> float:
+        """The same for the features, which wait while head and proxies warm up."""
+        return self.rate(step) if step >= self.warmup else 0.0
 
 
 @dataclass
@@ -118,15 +127,23 @@ class Learner(pl.LightningModule):
         return self.loss(embeddings, labels)
 
     def configure_optimizers(self) -> Any:
-        """Adam; the proxies are a group of their own. The rates change with each step."""
+        """Groups of features, head and, if there are any, proxies. The rates change with each step.
+
+        Raises:
+            BadInputError: an unknown optimiser.
+        """
         plan = self.plan
-        groups: list[dict[str, Any]] = [{"params": list(self.embedder.parameters())}]
-        proxies = list(self.loss.parameters())
-        if proxies:
-            groups.append({"params": proxies, "lr": plan.proxy_lr})
-        adam = torch.optim.Adam(groups, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, plan.rate)
-        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        if plan.optimizer not in OPTIMIZERS:
+            raise unknown("train.optimizer", plan.optimizer, OPTIMIZERS)
+        parts = [list(part.parameters()) for part in (self.embedder.features, self.embedder.head, self.loss)]
+        groups: list[dict[str, Any]] = [{"params": params} for params in parts if params]
+        if parts[-1]:
+            groups[-1]["lr"] = plan.proxy_lr
+        make = OPTIMIZERS[plan.optimizer]
+        optimizer = make(groups, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+        rates = [plan.body_rate, *[plan.rate] * (len(groups) - 1)]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip each gradient's values, as released."""
@@ -138,7 +155,7 @@ class Learner(pl.LightningModule):
         if done % self.plan.every and done != self.plan.steps:
             return
         seen = self.seen
-        held = retrieval(embed(self.embedder, self.held), self.held.y, ks=(1,))
+        held = retrieval(embed(self.embedder, self.held), self.held.y, ks=(1,), unmatched="exclude")
         seen.held.append(held.means()["map_at_r"])
         if self.test is not None:
             seen.test.append(scores([self.embedder], self.test).means()["map_at_r"])
@@ -165,8 +182,11 @@ class Learner(pl.LightningModule):
         if not isinstance(self.loss, ProxyISA):
             return {}
         images, labels = batch
+        self.embedder.eval()  # a look must not reach a batch norm's running statistics
         with torch.no_grad():
-            return diagnose(self.loss, gathered(self.embedder(images)), gathered(labels))
+            found = diagnose(self.loss, gathered(self.embedder(images)), gathered(labels))
+        self.embedder.train()
+        return found
 
 
 @torch.no_grad()
@@ -198,7 +218,7 @@ def found(
 ) -> Retrieval:
     """The same from each model's embeddings of the test images, and of the gallery where there is one."""
     if task.gallery is None or gallery is None:
-        return retrieval(together(queries), task.test.y, ks=(1,))
+        return retrieval(together(queries), task.test.y, ks=(1,), unmatched="exclude")
     searched = together(gallery), task.gallery.y
     return retrieval(together(queries), task.test.y, *searched, ks=(1,), unmatched="exclude")
 

@@ -102,6 +102,8 @@ def _task(
 
     def part(split: str) -> OnDisk:
         files = load(split, on_damage=str(options["on_damage"]))
+        for path, why in files.skipped:
+            print(f"left out, damaged: {path} ({why})", flush=True)
         every = torch.arange(len(files.labels))
         return OnDisk(files, every, files.labels, files.classes, seed, int(options["workers"]))
 

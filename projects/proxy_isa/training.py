@@ -70,6 +70,8 @@ def train(
         str(options["decay"]),
         max(1, round(float(options["decay_every"]) * len(images.y) / batch)),
         float(options["gamma"]),
+        str(options["optimizer"]),
+        round(float(options["warmup"]) * len(images.y) / batch),
     )
     learner = Learner(embedder, loss, plan, held, test, record)
     data = ImageBatches(images, batch, steps, stream(seed, "order"), int(options["per_class"]))

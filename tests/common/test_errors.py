@@ -45,4 +45,4 @@ def test_of_many_names_only_the_nearest_are_listed() -> None:
 
 def test_with_nothing_valid_it_says_so() -> None:
     assert str(unknown("PROJECT", "x", [])) == "unknown PROJECT 'x'. Valid: none."
-    assert str(unknown("PROJECT", "", ["a"])) == "unknown PROJECT ''. Did you mean 'a'? Valid: a."
+    assert str(unknown("PROJECT", "", ["a"])) == "which PROJECT? For example PROJECT=a. Valid: a."

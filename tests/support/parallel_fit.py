@@ -23,7 +23,7 @@ from common.optim.module import SharpnessModule
 from common.optim.rules import ASAM, MSAM, SAM, LookSAM, RandomDirection
 from common.optim.settings import Settings
 from common.processes.gather import gathered
-from common.training import sharded
+from common.training import sharded, stop
 from common.training.data import Keyed, StepData, StepSampler, loader, shared
 from common.training.fit import fit
 from common.training.seeds import seed_everything
@@ -43,6 +43,32 @@ class Net(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+class Grouped(Net):
+    """Groups that are not in the module's order, and a layer that is not trained."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__(dropout)
+        self.net[3].bias.requires_grad_(False)
+
+    def training_step(self, batch, index):
+        if str(index) == os.environ.get("FIT_STOP"):
+            stop._flag.reason = "a test"
+        return super().training_step(batch, index)
+
+    def configure_optimizers(self):
+        first, last = self.net[0], self.net[3]
+        groups = [{"params": [last.weight, first.bias]}, {"params": [first.weight], "weight_decay": 0.01}]
+        return torch.optim.Adam(groups, lr=1e-2)
+
+
+class Diverging(Net):
+    """Of which one process sees a loss that is no number."""
+
+    def training_step(self, batch, index):
+        loss = super().training_step(batch, index)
+        return loss * torch.nan if index == 4 and place().rank == 1 else loss
 
 
 class Pairs(Net):
@@ -92,6 +118,8 @@ class Whole(Data):
 
 KINDS: dict[str, Callable[[float], pl.LightningModule]] = {
     "plain": Net,
+    "groups": Grouped,
+    "nan": Diverging,
     "pairs": Pairs,
     "whole": Net,
     "sam": lambda _: Sharp(Settings(SAM(), BATCH, 0.1)),

@@ -69,7 +69,7 @@ def finish(
 ) -> Path:
     """Let a job be done, without running it."""
     folder = write_spec(job, "laptop", root)
-    write_json(folder / "provenance.json", provenance(**record))
+    write_json(folder / "provenance.json", provenance(**{"process": job.fingerprint} | record))
     if history:
         (folder / "history.jsonl").write_text(history)
     mark_done(folder, metrics or {"score": float(job.axes.get("seed", 0))})

@@ -87,9 +87,8 @@ def test_members_of_a_stack_are_one_cost(tmp_path: Path) -> None:
     found = of(jobs(), "train")
     for job in found:
         start = 0.0 if job.axes["arm"] == "a" else 60.0
-        finish(
-            job, tmp_path, start=start, end=start + 60.0, cpu=30.0 + start
-        )  # two stacks, one after the other
+        # two stacks, one after the other
+        finish(job, tmp_path, start=start, end=start + 60.0, cpu=60.0, process=str(job.axes["arm"]))
     told = collect.environment_of(STUDY, found, tmp_path, scale="laptop")
     assert told["cost"] == {"train": {"jobs": 8, "cpu_minutes": 2.0}}
     assert told["cpu_hours"] == round(2 / 60, 3)
@@ -97,6 +96,13 @@ def test_members_of_a_stack_are_one_cost(tmp_path: Path) -> None:
     assert told["seeds"] == [0, 1, 2]
     assert told["scale"] == "laptop"
     assert (told["cpu"], told["commits_of_jobs"], told["dirty"]) == ("A processor", ["c0ffee"], False)
+
+
+def test_short_jobs_cost_what_they_are_together(tmp_path: Path) -> None:
+    found = of(jobs(), "train")
+    for job in found:
+        finish(job, tmp_path, cpu=0.27)
+    assert collect.environment_of(STUDY, found, tmp_path)["cost"]["train"]["cpu_minutes"] == 0.036
 
 
 def test_a_pause_between_two_runs_is_no_work(tmp_path: Path) -> None:

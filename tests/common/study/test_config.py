@@ -106,7 +106,7 @@ def test_names_are_those_of_files(root: Path) -> None:
         (("dmeo", "laptop", "local"), "unknown PROJECT 'dmeo'. Did you mean 'demo'?"),
         (("demo", "paper", "local"), "unknown SCALE 'paper'"),
         (("demo", "laptop", "locl"), "unknown LAUNCH 'locl'. Did you mean 'local'?"),
-        (("", "laptop", "local"), "Did you mean 'demo'?"),
+        (("", "laptop", "local"), "For example PROJECT=demo"),
         (("../demo", "laptop", "local"), "unknown PROJECT"),
     ]:
         with pytest.raises(BadInputError) as caught:

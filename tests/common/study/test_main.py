@@ -77,7 +77,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Excep
     [
         (["pln"], "unknown command 'pln'. Did you mean 'plan'?"),
         (["plan", "--porject", "opirl"], "unknown option '--porject'. Did you mean '--project'?"),
-        (["plan"], "unknown PROJECT ''"),
+        (["plan"], "which PROJECT? For example PROJECT="),
         (
             ["plan", "--project", "opirl", "--scale", "smoke", "--seeds", "-1"],
             "SEEDS='-1' is not a whole number",

@@ -73,6 +73,27 @@ def test_a_strategy_that_is_not_for_a_stage_is_refused_before_anything_starts() 
         expand(study, config(**several(1, 2, "fsdp")))
 
 
+def test_a_device_that_is_none_or_not_for_a_training_is_refused() -> None:
+    with pytest.raises(BadInputError, match="unknown device 'gpu'"):
+        jobs(device="gpu")
+    study = replace(STUDY, stages=(replace(FIT, config=("model",)), TEST))
+    assert expand(study, config())
+    with pytest.raises(BadInputError, match=r"device=cuda: stage train trains on the CPU only"):
+        expand(study, config(device="cuda"))
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
+    study = replace(STUDY, stages=(replace(FIT, shares={"model.batch": 4}), TEST))
+    model = config()["model"]
+
+    def three(batch: int) -> list[Job]:
+        return expand(study, config(**several(1, 3), model=model | {"batch": batch}))
+
+    assert three(24) and expand(study, config(model=model | {"batch": 2}))
+    with pytest.raises(BadInputError, match=r"model.batch is 32: 3 processes need a multiple of 12"):
+        three(32)
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

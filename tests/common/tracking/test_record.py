@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadInputError
-from common.tracking.record import HISTORY, PROGRESS, TIMING, Recorder, read_from, read_history
+from common.tracking.record import HISTORY, PROGRESS, TIMING, Recorder, read_history
 
 
 def test_bytes_are_those_of_json_in_the_order_given(tmp_path: Path) -> None:
@@ -79,16 +79,6 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: bytes) -> N
     path.write_bytes(b'{"step":1}\n' + line + b'\n{"step":2}\n')
     with pytest.raises(BadInputError, match="is damaged"):
         read_history(path)
-
-
-def test_a_follower_reads_each_row_once(tmp_path: Path) -> None:
-    path = tmp_path / HISTORY
-    assert read_from(path, 0) == ([], 0)
-    path.write_bytes(b'{"step":1}\n{"st')
-    rows, offset = read_from(path, 0)
-    assert (rows, offset) == ([{"step": 1}], 11)
-    path.write_bytes(b'{"step":1}\n{"step":2}\n')
-    assert read_from(path, offset) == ([{"step": 2}], 22)
 
 
 def test_the_clock_is_in_timing_only_and_not_at_every_row(tmp_path: Path) -> None:

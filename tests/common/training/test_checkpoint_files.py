@@ -72,7 +72,7 @@ def test_an_unusable_one_is_warned_about_once_and_removed(
     assert found is not None
     assert found[1]["step"] == 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"checkpoint {newer} cannot be used: it is from Mars; trying the one before it"
+        f"checkpoint {newer} cannot be used and is removed: it is from Mars; trying the one before it"
     ]
     assert not newer.exists()
     assert checkpoint.newest(tmp_path / "nothing", lambda state: None) is None

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from common.cluster.ranks import Place
 from common.errors import BadInputError
+from common.training import parallel
 from common.training.data import StepSampler, shared
 from tests.support import processes
 from tests.support.processes import finish
@@ -131,6 +134,33 @@ def test_continued_on_another_number_of_processes_it_differs_by_rounding(
         f"{gap:.1e}"
     )
     assert gap < 1e-13
+
+
+def test_what_one_process_began_two_continue_in_parts(tmp_path: Path) -> None:
+    """A checkpoint numbers parameters by the optimiser's groups, whose order is the user's."""
+    train(tmp_path / "whole", 1, kind="groups")
+    cut = tmp_path / "cut"
+    finish(begin(cut, 1, 30, 0.0, "groups", FIT_STOP="11"), 75)
+    train(cut, 2, kind="groups", strategy="fsdp")
+    assert distance(cut, tmp_path / "whole") < 1e-13
+
+
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+def test_a_loss_that_is_no_number_on_one_process_ends_all(tmp_path: Path, strategy: str) -> None:
+    output = train(tmp_path, 2, kind="nan", strategy=strategy, code=70)
+    assert output.count("gradient norm became nan at step 4") == 2
+    assert (tmp_path / "checkpoints" / "before-non-finite.ckpt").is_file()
+
+
+def test_dropout_of_other_processes_is_each_seeds_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    drawn: list[float] = []
+    for seed in (0, 1, 1):
+        torch.manual_seed(seed)
+        parallel._SharedKeeper._streams_apart(cast(Any, SimpleNamespace(saved=None)))
+        drawn.append(float(torch.rand(())))
+    assert drawn[0] != drawn[1] == drawn[2]
 
 
 def test_shares_are_a_partition_of_each_batch() -> None:
