@@ -143,7 +143,7 @@ STUDY = Study(
         "matplotlib",
     ),
     limits={
-        "laptop": "Letters of 24 x 24 pixels, a network of three convolutions trained from scratch in seconds. What "
+        "laptop": "Letters of 16 x 16 pixels, a network of three convolutions trained from scratch in seconds. What "
         "depends on pretrained features, on photographs or on thousands of classes is not seen here.",
     },
 )

@@ -83,6 +83,35 @@ def test_birds_are_trained_on_and_retrieved(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("birds")
+def test_a_class_of_one_image_is_left_out_of_the_scores_and_a_damaged_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some items of In-shop have one image; a damaged one may leave one."""
+    birds = tmp_path / "CUB_200_2011" / "images"
+    for bird in (2, 101):
+        for image in (0, 1):
+            (birds / f"{bird:03}.Bird" / f"Bird_{image}_{bird}.jpg").write_bytes(b"no picture")
+    drawn = task("cub", 0, OPTIONS | {"on_damage": "skip"})
+    said = capsys.readouterr().out
+    assert said.count("left out, damaged: ") == 4 and "Bird_1_101.jpg" in said
+    cfg = config(net={"kind": "resnet10t", "dim": 8}, train={"batch": 4, "epochs": 1, "looks": 1})
+    fit, held = drawn.train.of(torch.tensor([0, 2])), drawn.train.of(torch.tensor([1, 3]))
+    embedder, seen = training.train(cfg, TUNED, (fit, held), 1, tmp_path / "fold-0")
+    assert len(seen.held) == 1 and 0 <= seen.held[0] <= 1
+    assert scores([embedder], drawn).matches.tolist() == [0, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("birds")
+def test_a_look_leaves_the_network_alone(tmp_path: Path) -> None:
+    """Also where Proxy-ISA is diagnosed: a rival's running statistics see the training's batches only."""
+    drawn = task("cub", 0, OPTIONS)
+    cfg = config(net={"kind": "resnet10t", "dim": 8}, train={"batch": 4, "epochs": 3, "looks": 3})
+    embedder, seen = training.train(cfg, TUNED, folds(drawn.train, 2, 0)[0], 1, tmp_path / "fold-0")
+    counts = {int(value) for name, value in embedder.state_dict().items() if "num_batches" in name}
+    assert len(seen.held) == 3 and len(counts) == 1 and counts <= {1, 2, 3, 4, 5}
+
+
+@pytest.mark.usefixtures("birds")
 def test_crops_are_random_in_training_alone_and_a_function_of_the_step() -> None:
     train = photographs.cub(0, OPTIONS).train
     chosen = torch.tensor([0, 5])

@@ -20,6 +20,7 @@ from common.study.jobs import expand, load_study
 from common.study.model import JobRef, Member
 from common.tracking.record import Recorder, read_history
 from common.training import stop
+from common.training.seeds import stream
 from projects.proxy_isa import learn, losses, shown, training, tune
 from projects.proxy_isa.batches import ImageBatches
 from projects.proxy_isa.embedder import Halved, build
@@ -269,6 +270,34 @@ def test_rates_fall_as_configured() -> None:
     assert rates() == [1] * 5
     with pytest.raises(BadInputError, match="cosine"):
         rates(decay="cosinus")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_features_wait_while_head_and_proxies_warm_up(tmp_path: Path, optimizer: str) -> None:
+    cfg = config(train={"epochs": 1, "looks": 1, "warmup": 1, "optimizer": optimizer, "decay": "none"})
+    embedder, _ = one(cfg, tmp_path / "waits")
+    torch.manual_seed(stream(5, "weights"))
+    fresh = build(cfg["net"], (1, 16, 16))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(embedder.features.parameters(), fresh.features.parameters(), strict=True)
+    )
+    assert not torch.equal(embedder.head.weight, fresh.head.weight)
+    cfg["train"]["warmup"] = 0
+    other, _ = one(cfg, tmp_path / "learns")
+    assert not torch.equal(next(other.features.parameters()), next(fresh.features.parameters()))
+
+
+def test_adamw_decays_apart_from_the_gradient_and_another_name_is_refused(tmp_path: Path) -> None:
+    found = [
+        one(config(train={"epochs": 1, "looks": 1, "weight_decay": 0.1, "optimizer": name}), tmp_path / name)[
+            0
+        ]
+        for name in ("adam", "adamw")
+    ]
+    assert not torch.equal(found[0].head.weight, found[1].head.weight)
+    with pytest.raises(BadInputError, match=r"train\.optimizer"):
+        one(config(train={"optimizer": "sgd"}), tmp_path / "sgd")
 
 
 def test_the_largest_of_four_places_is_that_of_torch() -> None:
