@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.cluster import sites
 from common.errors import unknown
 
 TABLE = Path("containers") / "images.toml"
@@ -77,10 +78,12 @@ def site_named(name: str, root: Path) -> Site:
     """The site of that name.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: there is none, or the machine is retired.
     """
     rows = _table(root)["sites"]
     if name not in rows:
+        if name in sites.SITES:
+            sites.site(name)
         raise unknown("SITE", name, rows)
     return Site(name=name, **rows[name])
 

@@ -148,7 +148,7 @@ def test_the_command_prints_what_it_would_run(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--site", "abci2"], "unknown SITE 'abci2'. Did you mean 'abci3'?"),
+        (["--site", "abci2"], "ABCI 2.0 is retired"),
         (["--image", "cpus"], "unknown image 'cpus'. Did you mean 'cpu'?"),
         (["--site", "local"], "give the build argument MIRROR"),
         (["--image", "xpu"], "is not pinned. Give the build argument DIGEST=sha256:..."),
