@@ -62,7 +62,7 @@ STUDY = Study(
             run=f"{HERE}.probe:run",
             axes=("task", "method", "batch", "seed"),
             needs=(Need("retrain"),),
-            config=("images", "net", "train", "probe"),
+            config=("images", "net", "train", "rule", "probe"),
             stacked="seed",
         ),
         Stage(
