@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
@@ -153,7 +154,7 @@ def portable(text: str, root: Path = ROOT) -> str:
     """`text` without paths of this machine: the interpreter is ``python``, `root` ``.``, home ``~``."""
     for path, short in ((sys.executable, "python"), (str(root), "."), (str(Path.home()), "~")):
         if len(path) > 1:
-            text = text.replace(path + "/", short + "/").replace(path, short)
+            text = re.sub(re.escape(path) + r"(?![\w-]|\.\w)", lambda _, short=short: short, text)
     return text
 
 

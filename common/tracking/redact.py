@@ -27,6 +27,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Vocabulary of language models, not credentials.
 _MODEL_TOKEN = re.compile(r"(?:^|[_\-.])(?:cls|class|pad|eos|bos|unk|mask|sep|dist|reg|prompt|image)_token$")
 _PUBLIC_HEX = re.compile(r"(?:commit|revision|sha|sha1|sha256|digest|diff|hash|fingerprint)s?$")
+_SHORT = re.compile(r"(?:^|_)(?:KEY|PASS|PW)$", re.IGNORECASE)  # of variables: a config's `sort_key` is none
 _FOLDERS = {"PWD", "OLDPWD"}  # of the shell: no passwords, but the beginning of every path in a traceback
 _ORDINARY = {"enabled", "disabled", "default", "required", "optional", "always", "unknown", "keyring"}
 
@@ -135,7 +136,8 @@ def _environment() -> re.Pattern[str] | None:
     for name, value in os.environ.items():
         if name in _FOLDERS:
             continue
-        if len(value) >= SHORTEST and value.lower() not in _ORDINARY and is_secret_name(name):
+        secret = is_secret_name(name) or bool(_SHORT.search(name))
+        if secret and len(value) >= SHORTEST and value.lower() not in _ORDINARY:
             values |= {value, json.dumps(value)[1:-1], repr(value)[1:-1], quote(value, safe="")}
     longest_first = sorted(values, key=lambda value: (-len(value), value))
     return re.compile("|".join(map(re.escape, longest_first))) if values else None

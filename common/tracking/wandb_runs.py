@@ -128,8 +128,9 @@ def session(directory: Path, mode: Mode) -> Generator[Any, None, None]:
     """
     saved = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     try:
-        for name in saved.keys() - (_KEPT if mode == "online" else set()):
-            del os.environ[name]
+        for name in saved:
+            if mode == "offline" or not is_passed_on(name):
+                del os.environ[name]
         os.environ |= environment(directory, mode)
         try:
             import wandb
@@ -144,6 +145,11 @@ def session(directory: Path, mode: Mode) -> Generator[Any, None, None]:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             del os.environ[name]
         os.environ |= saved
+
+
+def is_passed_on(variable: str) -> bool:
+    """Whether a user's variable reaches wandb: what says where to upload and as whom, and all that is not wandb's."""
+    return variable in _KEPT or not variable.startswith("WANDB_")
 
 
 def environment(directory: Path, mode: Mode) -> dict[str, str]:

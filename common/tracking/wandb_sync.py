@@ -52,8 +52,8 @@ def sync(directory: Path, views: Sequence[View] = ()) -> SyncReport:
     before = len(folders) - len(todo)
     if not todo and not unlinked(directory):
         return SyncReport(0, before)
-    environment = {**os.environ, **runs.environment(directory, "online")}
-    environment.pop("WANDB_MODE", None)
+    mine = {name: value for name, value in os.environ.items() if runs.is_passed_on(name)}
+    environment = {**mine, **runs.environment(directory, "online")}
     environment.pop("WANDB_SILENT", None)
     _reach(_address(environment))
     output = _upload(todo, environment, directory) if todo else ""

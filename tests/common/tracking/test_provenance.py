@@ -133,3 +133,7 @@ def test_versions_are_sorted_and_unique() -> None:
 
 def test_portable_paths(tmp_path: Path) -> None:
     assert portable(f"{sys.executable} {tmp_path}/results/x", tmp_path) == "python ./results/x"
+    assert (
+        portable(f"{tmp_path} {tmp_path}2/data {tmp_path}-old", tmp_path)
+        == f". {tmp_path}2/data {tmp_path}-old"
+    )

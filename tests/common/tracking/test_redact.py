@@ -99,6 +99,10 @@ def test_values_of_the_environment_in_every_spelling(monkeypatch: pytest.MonkeyP
     value = 'p@ss "w\\ord\n/ü'
     monkeypatch.setenv("DB_PASSWORD", value)
     monkeypatch.setenv("SHORT_TOKEN", "yes")
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "opensesame")
+    assert redact_text("with opensesame") == f"with {REDACTED}" and redact({"sort_key": "name"}) == {
+        "sort_key": "name"
+    }
     for text in (value, json.dumps(value), repr(value), "u=" + quote(value, safe="")):
         assert REDACTED in redact_text(f"before {text} after")
         assert "ord" not in redact_text(f"before {text} after")

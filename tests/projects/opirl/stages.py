@@ -14,6 +14,7 @@ import pytest
 from common.study.model import JobRef, Member, Metrics
 from common.training import stop
 from projects.opirl import demos, training
+from projects.opirl.study import STUDY
 from tests.projects.opirl import support
 
 AtStep = Callable[[int], None]
@@ -54,7 +55,8 @@ class Stages:
     def members(
         self, stage: str, cfg: Mapping[str, Any], seeds: Sequence[int], folder: str = "", **axes: str
     ) -> list[Member]:
-        """One member a seed; inputs are what ran before."""
+        """One member a seed, with the config sections of its stage; inputs are what ran before."""
+        cfg = {name: one for name, one in cfg.items() if name in ("axes", *STUDY.stage(stage).config)}
         result = []
         for i, seed in enumerate(seeds):
             out = self.root / (folder or f"{stage} {axes}") / str(seed)

@@ -13,6 +13,7 @@ import torch
 
 from common.study.model import JobRef, Member, Metrics
 from common.training import stop
+from projects.sam_batch_study.study import STUDY
 
 
 class Stages:
@@ -31,7 +32,8 @@ class Stages:
         folder: str = "",
         **axes: str | int,
     ) -> list[Member]:
-        """One member a seed; `needs` says which finished jobs each takes, by (job, seed)."""
+        """One member a seed, with its stage's config; `needs` says which finished jobs each takes, by (job, seed)."""
+        cfg = {name: section for name, section in cfg.items() if name in STUDY.stage(stage).config}
         result = []
         for seed in seeds:
             out = self.root / (folder or f"{stage} {sorted(axes.items())}") / str(seed)
