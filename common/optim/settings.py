@@ -51,7 +51,7 @@ class Settings:
                 "every rule needs a rho > 0, and Base (the one without perturbation) takes none."
             )
         if isinstance(self.rho, Real):
-            positive("rho", self.rho)
+            positive("rho", self.rho)  # pyright: ignore[reportArgumentType] (numpy's scalars are Real)
         for name in ("m", "chunk", "sub", "every"):
             value = getattr(self, name)
             if value is not None and value < 1:
