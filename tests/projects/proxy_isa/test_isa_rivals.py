@@ -168,7 +168,7 @@ def test_memory_waits_for_its_start_and_for_training() -> None:
     ("options", "message"),
     [
         ({"name": "proxy_ancor"}, "Did you mean 'proxy_anchor'"),
-        ({}, "unknown rival ''"),
+        ({}, "which rival"),
         ({"name": "triplet", "margn": 1}, "Did you mean 'margin'"),
         ({"name": "triplet", "mine": "hardest"}, "Did you mean 'hard'"),
         ({"name": "triplet", "memory": -1}, "at least 1"),
