@@ -111,7 +111,7 @@ def environment_of(study: Study, jobs: Sequence[Job], root: Path, **extra: Any) 
     for job, record in zip((job for job in jobs if is_done(job.folder(root))), records, strict=True):
         entry = cost.setdefault(job.stage.name, {"jobs": 0, "cpu_minutes": 0.0})
         entry["jobs"] += 1
-        used[job.stage.name, record["process"]] = record["cpu_seconds"]
+        used[job.stage.name, record.get("process", job.fingerprint)] = record["cpu_seconds"] or 0.0
     for (stage, _), seconds in used.items():
         cost[stage]["cpu_minutes"] += seconds / 60
     for entry in cost.values():

@@ -72,6 +72,7 @@ STUDY = Study(
             name="learn",
             run=f"{HERE}.learn:run",
             parallel=("ddp", "fsdp"),
+            shares={"train.batch": 1},
             axes=("net", "seed"),
             config=("images", "train", "device"),
         ),
