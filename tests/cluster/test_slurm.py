@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from batches import STUDY, Batch, end, quiet_bits
 from fitting import SMALL, fitting, ranks, score
 from house import make_house, wait_for
+from processes import kill_tree
 from slurm import Slurm, missing
 
 pytestmark = [
@@ -151,9 +150,7 @@ def test_a_front_door_that_was_killed_picks_up_the_jobs_that_run(
 ) -> None:
     process = batch.start(STEPS, TOY_SLEEP="0.4")
     wait_for(lambda: len(batch.counts()) == 4, 120)
-    children = psutil.Process(process.pid).children(recursive=True)
-    for victim in (process.pid, *(child.pid for child in children)):
-        os.kill(victim, signal.SIGKILL)
+    kill_tree(process.pid)
     process.communicate()
     before = set(slurm.jobs())
     assert len(before) == 4

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from house import House, make_house, wait_for
+from processes import kill_tree
 
 STUDY = ("reproduce", "--project", "toy", "--track", "off", "--scale", "smoke")
-
-
-def kill_tree(pid: int) -> None:
-    """SIGKILL a process and all that it started."""
-    victims = [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]
-    for victim in victims:
-        try:
-            os.kill(victim.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 @pytest.mark.timeout(600)

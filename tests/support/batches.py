@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from house import House, wait_for
+from processes import kill, kill_tree
 
 from common.cluster.schedulers import living
 from common.cluster.sites import site
@@ -46,8 +47,7 @@ class Batch:
         """SIGKILL to every front door and engine that a failed test left."""
         for process in self.started:
             if process.poll() is None:
-                for victim in (*psutil.Process(process.pid).children(recursive=True), process):
-                    victim.kill()
+                kill_tree(process.pid)
                 process.communicate()
 
     def submissions(self) -> list[dict[str, str]]:
@@ -65,7 +65,7 @@ class Batch:
             if "common.study.job" in (process.info["cmdline"] or []) and process.info["cwd"] == str(
                 self.house.root
             ):
-                process.kill()
+                kill(process)
                 number += 1
         return number
 

@@ -7,7 +7,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +43,19 @@ def finish(processes: list[subprocess.Popen[str]], code: int = 0) -> str:
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [code] * len(processes), outputs
     return "".join(outputs)
+
+
+def kill(*victims: psutil.Process) -> None:
+    """SIGKILL; one that has ended meanwhile is no error."""
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a process and all that it started."""
+    parent = psutil.Process(pid)
+    kill(parent, *parent.children(recursive=True))  # the parent first, before it sees its children die
 
 
 def _free_port() -> str:

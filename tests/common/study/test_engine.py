@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from house import House, wait_for
+from processes import kill
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -99,8 +100,7 @@ def test_kill_nine_then_the_same_command_gives_the_same_bits(
     tree = psutil.Process(process.pid).children(recursive=True)
     engine = [child for child in tree if "snakemake" in " ".join(child.cmdline()[:4])]
     chosen = {"front door": [], "front door and engine": engine, "everything": tree}[victims]
-    for victim in [psutil.Process(process.pid), *chosen]:
-        victim.kill()
+    kill(psutil.Process(process.pid), *chosen)
     process.communicate()
     reproduce(killed, "toy.sleep=0.05", "--scale", "smoke")
     assert killed.bits() == whole.bits()
