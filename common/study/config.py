@@ -19,9 +19,10 @@ def projects(root: Path = ROOT) -> list[str]:
 
 
 def scales(project: str, root: Path = ROOT) -> list[str]:
-    """The scales that a project has a config file for, smallest first."""
+    """The scales that a project has a config file for: the four of all projects, smallest first, then its own."""
     folder = root / "configs" / "project" / project
-    return [scale for scale in SCALES if (folder / f"{scale}.yaml").is_file()]
+    named = {path.stem for path in folder.glob("*.yaml")} - {"base"}
+    return [*(scale for scale in SCALES if scale in named), *sorted(named.difference(SCALES))]
 
 
 def check_names(project: str, scale: str, launch: str = "local", root: Path = ROOT) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from common.files import read_json
 from common.study import engine
 from common.study.collect import status as status_of
-from common.study.config import SCALES, projects, scales
+from common.study.config import projects, scales
 from common.study.jobs import Job, seed_values
 from common.study.launch import cores, packed
 from common.study.model import Study
@@ -155,9 +155,9 @@ def stale(root: Path) -> dict[tuple[str, str], str]:
     """(project, scale) -> why a written result is not of today's code; fresh results are left out."""
     found: dict[tuple[str, str], str] = {}
     for project in projects(root):
-        for scale in SCALES:
+        for scale in scales(project, root):
             path = root / "results" / project / scale / "claims.json"
-            if path.is_file() and scale in scales(project, root):
+            if path.is_file():
                 written = read_json(path)  # on whatever CPU model: the code is what may be older
                 _, _, jobs = prepare(Request(project, scale, root=root), written.get("cpu"))
                 if written["fingerprint"] != study_fingerprint(jobs):

@@ -31,7 +31,7 @@ from common.study.verdict import claim_hash, family
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = projects(ROOT)
-STUDIES = list(product(PROJECTS, SCALES))
+STUDIES = [(project, scale) for project in PROJECTS for scale in scales(project, ROOT)]
 CORES = 2
 MINUTES = {"smoke": 1.0, "laptop": 45.0}  # of two cores; see ARCHITECTURE.md, scales
 CARD = ("question", "method", "claims", "scales")
