@@ -6,11 +6,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from common.errors import BadInputError
@@ -22,6 +21,7 @@ from projects.fp16_cnn.driver import IMAGES, Call
 from projects.fp16_cnn.precision import Precision
 from projects.fp16_cnn.program import Plan, Program
 from projects.fp16_cnn.shape import LayerShape
+from projects.fp16_cnn.stamps import Stamps
 from projects.fp16_cnn.steps import Step, Steps, cut
 
 Images = Float32[np.ndarray, "n channels height width"] | Float32[Tensor, "n channels height width"]
@@ -117,6 +117,22 @@ class Network:
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds)
 
+    def stamped(self, images: Images) -> Callable[[], Float64[np.ndarray, " turns"]]:
+        """A function that runs once and gives the seconds of every turn, as they are within a run.
+
+        Raises:
+            BadInputError: images of another shape or type than the network was compiled for.
+        """
+        given, stamps = self._checked(images), Stamps(1 + len(self.turns))
+        runs = self._bind(stamps)
+
+        def run() -> Float64[np.ndarray, " turns"]:
+            for each in runs:
+                each(given.ctypes.data)
+            return stamps.seconds()
+
+        return run
+
     def check(self, images: Images) -> None:
         """Runs layer by layer and looks at every value.
 
@@ -177,17 +193,18 @@ class Network:
                     )
                     yield Turn(step, reads, memory.images(self.buffers[step.writes], first, part.batch))
 
-    def _bind(self) -> list[Callable[[int], None]]:
+    def _bind(self, stamps: Stamps | None = None) -> list[Callable[[int], None]]:
         """The turns as few calls: kernels in a row are one, what torch computes stands between."""
         runs: list[Callable[[int], None]] = []
-        calls: list[Call] = [self._images]
-        for native, group in groupby(self.turns, lambda turn: turn.step.kernel is not None):
-            if native:
-                calls += [call for turn in group for call in _calls(turn)]
+        calls = [self._images, *([stamps.call(0)] if stamps else [])]
+        for place, turn in enumerate(self.turns, 1):
+            if turn.step.kernel is not None:
+                calls += _calls(turn)
             else:
                 runs += [driver.bind(calls, self.threads)] if calls else []
-                runs += [_ignoring(_single(turn)) for turn in group]
+                runs.append(_ignoring(_single(turn)))
                 calls = []
+            calls += [stamps.call(place)] if stamps else []
         return [*runs, driver.bind(calls, self.threads)] if calls else runs
 
 

@@ -1,7 +1,8 @@
 """Choose a precision for each layer of a network within an error budget: ``python -m projects.fp16_cnn.plan MODEL``.
 
-MODEL is a torchvision name (random weights, on noise: times mean something, errors little), the net.ckpt of a finished
-`learn` job, or path.py:function, where the function returns a torch module, or (module, images [n, c, h, w]).
+MODEL is a torchvision name (on noise, and without --weights random: times mean something, errors little), the net.ckpt
+of a finished `learn` job, or path.py:function, where the function returns a torch module, or (module, images
+[n, c, h, w]).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 from common.errors import BadInputError, RethesisError
 from common.files import read_json, write_json
-from projects.fp16_cnn import cpu, planning, subjects
-from projects.fp16_cnn.planner import check_budget
+from projects.fp16_cnn import cpu, machine, planning, subjects
+from projects.fp16_cnn.planner import Problem, check_budget
 from projects.fp16_cnn.planning import METRICS, Measured, Planned
 from projects.fp16_cnn.program import Fallback
 from projects.fp16_cnn.subjects import Subject
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.rounds < 1:
             raise BadInputError(f"--rounds must be at least 1, not {given.rounds}.")
-        subject = find(given.model, given.images, given.size)
+        subject = find(given.model, given.images, given.size, given.weights)
         print("\n".join([f"{subject.words}; {cpu.announce()}", *by_torch(subject)]))
         effort = Effort(given.rounds, 0.01, not given.untuned)
         if given.run is not None:
@@ -44,14 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find(model: str, images: int, size: int) -> Subject:
+def find(model: str, images: int, size: int, weights: Path | None = None) -> Subject:
     """What MODEL names.
+
+    Args:
+        images: of noise, where the model brings none.
+        size: their side.
+        weights: a file of them, for a torchvision name.
 
     Raises:
         BadInputError: nothing that can be planned for.
     """
     if images < 1 or size < 1:
         raise BadInputError(f"--images and --size must be at least 1, not {images} and {size}.")
+    if weights is not None and (":" in model or model.endswith((".py", ".ckpt"))):
+        raise BadInputError(f"--weights belongs to a torchvision name; {model} brings its own.")
     file, colon, function = model.rpartition(":")
     if colon and file.endswith(".py"):
         return subjects.own(Path(file), function, images)
@@ -59,7 +67,7 @@ def find(model: str, images: int, size: int) -> Subject:
         raise BadInputError(f"{model}: say which function builds the network: {model}:function.")
     if model.endswith(".ckpt"):
         return subjects.trained(Path(model))
-    return subjects.random(model, 0, images, size)
+    return subjects.named(model, 0, images, size, weights)
 
 
 def by_torch(subject: Subject) -> list[str]:
@@ -84,7 +92,12 @@ def plan(
     planned = planning.make(subject, planning.problem_of(subject, batch, effort), metric, budget)
     measured = planning.measure(subject, planned.plans, batch, effort)
     own = measured["planned"]
-    lines = [*_layers(planned), "", *_summary(planned, measured, batch, len(subject.held))]
+    lines = [
+        *_layers(planned),
+        *left_out(planned.problem),
+        "",
+        *_summary(planned, measured, batch, len(subject.held)),
+    ]
     print("\n".join([*lines, *overrun(own, metric, budget)]))
     if metric == "agreement":
         print(
@@ -95,6 +108,17 @@ def plan(
         record |= {"plan": planned.plans["planned"], "predicted": _predicted(planned, "planned")}
         write_json(save, record | {"measured": vars(own)})
         print(f"saved {save}; run it with --run {save}")
+
+
+def left_out(problem: Problem) -> list[str]:
+    """A line for each precision in which layers overflow: they are planned without it."""
+    table = problem.table
+    lines: list[str] = []
+    for name in machine.timed():
+        layers = [layer for layer, choices in table.items() if name not in choices]
+        if layers:
+            lines.append(f"not planned in {name}, where the logits are not finite: {', '.join(layers)}")
+    return lines
 
 
 def overrun(own: Measured, metric: str, budget: float) -> list[str]:
@@ -152,7 +176,7 @@ def _measured_lines(
 ) -> list[str]:
     lines = [
         f"batch {batch}, one thread; errors and agreement with fp32 on {images} images that no choice was made from",
-        f"{'':14s} {'ms':>9s} {'gain':>6s} {'error':>9s} {'agree':>7s}   predicted: ms of layers, error, agree",
+        f"{'':14s} {'ms':>9s} {'gain':>6s} {'error':>9s} {'agree':>7s}   predicted: ms, error, agree",
     ]
     f32 = measured["f32"].seconds
     for name in (name for name in ORDER if name in measured):
@@ -186,6 +210,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=1, help="images in a run (1)")
     add("--save", type=Path, help="write the plan to this file")
     add("--run", type=Path, help="run a saved plan instead of making one")
+    add(
+        "--weights",
+        type=Path,
+        help="the network's state dict, as torch.save wrote it, for a torchvision name",
+    )
     add("--images", type=int, default=4, help="noise images, where the model brings none (4)")
     add("--size", type=int, default=224, help="their side, for a torchvision name (224)")
     add("--rounds", type=int, default=7, help="timing samples of each kernel (7)")

@@ -74,16 +74,21 @@ Precisions = dict[str, str]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is known of a network."""
+    """What is known of a network.
+
+    Attributes:
+        rest: seconds of what no plan changes.
+    """
 
     table: Table
     borders: Sequence[Border] = ()
+    rest: float = 0.0
 
     def seconds(self, plan: Mapping[str, str]) -> float:
-        """Predicted, of all layers and converted copies."""
+        """Predicted, of all layers, converted copies and the rest."""
         stored = {name: str(PRECISIONS[plan[name]].activations) for name in self.table}
         layers = sum(self.table[name][plan[name]].seconds for name in self.table)
-        return layers + sum(border.cost(stored) for border in self.borders)
+        return layers + sum(border.cost(stored) for border in self.borders) + self.rest
 
     def error(self, plan: Mapping[str, str]) -> float:
         """Predicted relative change of the logits."""

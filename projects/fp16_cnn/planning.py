@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -56,14 +57,21 @@ class Measured:
 
 
 def problem_of(subject: Subject, batch: int, effort: Effort) -> Problem:
-    """Measure the times of all layers on this machine, and their errors on the images for choices."""
-    seconds = timetable(subject.program, batch, effort)
+    """Measure the times of all layers on this machine, and their errors on the images for choices.
+
+    A precision in which a layer overflows on these images is no choice for it.
+    """
+    times = timetable(subject.program, batch, effort)
     errors = sensitivities(subject.program, subject.known[:PROBED], machine.timed())
     table = {
-        layer: {name: Choice(seconds[layer][name], errors[layer][name]) for name in by_precision}
-        for layer, by_precision in seconds.items()
+        layer: {
+            name: Choice(seconds, errors[layer][name])
+            for name, seconds in by_precision.items()
+            if math.isfinite(errors[layer][name])
+        }
+        for layer, by_precision in times.layers.items()
     }
-    return Problem(table, borders(subject.program, batch, effort))
+    return Problem(table, borders(subject.program, batch, effort), times.rest)
 
 
 def make(subject: Subject, problem: Problem, metric: str, budget: float) -> Planned:

@@ -58,12 +58,6 @@ class Terms:
         core = max(parts) + self.share * (sum(parts) - max(parts))
         return self.before + (max(core, self.memory) if self.hidden else core + self.memory)
 
-    @property
-    def limiter(self) -> str:
-        """Name of the longest part."""
-        parts = {name: getattr(self, name) for name in ("compute", "memory", "convert", "store", "before")}
-        return max(parts, key=lambda name: parts[name])
-
 
 def seconds(
     machine: Machine, cell: Cell, precision: str, state: State = "hot", model: Model = "pipes"

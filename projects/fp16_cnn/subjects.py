@@ -19,6 +19,7 @@ from projects.fp16_cnn.graph import import_model
 from projects.fp16_cnn.learn import FILE, load
 from projects.fp16_cnn.networks import architecture, library
 from projects.fp16_cnn.program import Program
+from projects.fp16_cnn.weights import load_weights
 
 FITTED = 16  # noise images that batch norm is calibrated on
 
@@ -57,19 +58,25 @@ def trained(path: Path) -> Subject:
     return Subject(found.net, program, known.x, held.x, held.y, words)
 
 
-def random(name: str, seed: int, images: int, size: int) -> Subject:
-    """A network of `networks.architecture` with random (Kaiming) weights, batch norm calibrated on noise, and noise as
-    images.
+def named(name: str, seed: int, images: int, size: int, weights: Path | None = None) -> Subject:
+    """A network of `networks.architecture`, and noise as images.
 
-    Its errors say little of a trained network's: they are larger, and its margins smaller.
+    Errors on noise say little of a trained network's: they are larger, and its margins smaller.
+
+    Args:
+        weights: a file of its state dict; None: random (Kaiming) weights, batch norm calibrated on noise.
 
     Raises:
-        BadInputError: there is no such network, or it cannot be imported.
+        BadInputError: there is no such network, it cannot be imported, or the file does not fit.
     """
     net = architecture(name, stream(seed, "weights"))
     known, held = noise(seed, images, (3, size, size))
-    calibrate(net, noise(stream(seed, "calibration"), FITTED, (3, size, size))[0])
-    words = f"{library(name)}'s {name} with RANDOM weights on noise images"
+    if weights is None:
+        calibrate(net, noise(stream(seed, "calibration"), FITTED, (3, size, size))[0])
+    else:
+        load_weights(net, weights)
+    told = f"the weights of {weights.name}" if weights else "RANDOM weights"
+    words = f"{library(name)}'s {name} with {told} on noise images"
     return Subject(net, import_model(net, held[:1], fallback=True), known, held, None, words)
 
 
@@ -102,7 +109,7 @@ def of_job(cfg: Mapping[str, Any], learned: Path | None) -> Subject:
     if learned is not None:
         return trained(learned / FILE)
     noisy, axes = cfg["noise"], cfg["axes"]
-    return random(str(axes["net"]), int(axes["seed"]), int(noisy["images"]), int(noisy["size"]))
+    return named(str(axes["net"]), int(axes["seed"]), int(noisy["images"]), int(noisy["size"]))
 
 
 def noise(seed: int, n: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from projects.fp16_cnn import layer as builders
 from projects.fp16_cnn import machine, timing
 from projects.fp16_cnn.buffers import Buffer, Layout
-from projects.fp16_cnn.layers import bind, weights
-from projects.fp16_cnn.networks import Cell
+from projects.fp16_cnn.network import Network, compile_network
 from projects.fp16_cnn.planner import Border
 from projects.fp16_cnn.precision import Storage
 from projects.fp16_cnn.program import Fallback, Layer, Program
@@ -34,19 +34,45 @@ class Effort:
         return cls(int(options["rounds"]), float(options["sample"]), bool(options["tuned"]))
 
 
-def timetable(program: Program, batch: int, effort: Effort) -> dict[str, dict[str, float]]:
-    """Layer -> precision -> median seconds, hot, one thread; layers that are alike are timed once."""
-    generator = np.random.default_rng(0)
-    known: dict[Cell, dict[str, float]] = {}
-    found: dict[str, dict[str, float]] = {}
-    for node in program.layers:
-        cell = Cell(replace(node.shape, batch=batch), node.activation, node.residual, 1)
-        if cell not in known:
-            weight, bias = weights(cell, generator)
-            kernels = {name: bind(cell, name, weight, bias, effort.tuned) for name in machine.timed()}
-            calls = {name: kernel.call for name, kernel in kernels.items()}
-            known[cell] = timing.medians(timing.hot(calls, effort.rounds, effort.sample))
-        found[node.name] = known[cell]
+@dataclass(frozen=True)
+class Timetable:
+    """Median seconds, one thread, of everything in a run of networks that are in one precision throughout.
+
+    A layer's data are then where the layers round it leave them: where the weights do not fit into a cache, a layer
+    that is called again and again is faster than it ever is in its network.
+
+    Attributes:
+        layers: layer -> precision -> seconds.
+        rest: of what is no layer (pooling, sums, scales) in f32.
+    """
+
+    layers: Mapping[str, Mapping[str, float]]
+    rest: float
+
+
+def timetable(program: Program, batch: int, effort: Effort) -> Timetable:
+    """Time every layer in every precision of this machine, on noise."""
+    images = np.random.default_rng(0).standard_normal((batch, *program.shape), np.float32)
+    networks = {name: compile_network(program, name, batch, tune=effort.tuned) for name in machine.timed()}
+    runs = {name: network.stamped(images) for name, network in networks.items()}
+    counts = {name: timing.repetitions(run, effort.sample) for name, run in runs.items()}
+    samples: dict[str, list[Float64[np.ndarray, " turns"]]] = {name: [] for name in runs}
+    for _ in range(effort.rounds):
+        for name, run in runs.items():
+            run()  # brings the caches from the network before
+            samples[name] += [run() for _ in range(counts[name])]
+    found = {name: _by_node(networks[name], np.median(rows, axis=0)) for name, rows in samples.items()}
+    layers = {
+        node.name: {name: seconds[node.name] for name, seconds in found.items()} for node in program.layers
+    }
+    return Timetable(layers, sum(seconds for node, seconds in found["f32"].items() if node not in layers))
+
+
+def _by_node(network: Network, seconds: Float64[np.ndarray, " turns"]) -> dict[str, float]:
+    """A node of a batch that runs image by image has several turns."""
+    found: dict[str, float] = {}
+    for turn, each in zip(network.turns, seconds, strict=True):
+        found[turn.step.name] = found.get(turn.step.name, 0.0) + float(each)
     return found
 
 

@@ -21,7 +21,7 @@ from common.study.model import Inputs, Metrics
 from projects.fp16_cnn import execute, reference
 from projects.fp16_cnn.graph import import_model
 from projects.fp16_cnn.program import Program
-from projects.fp16_cnn.subjects import random
+from projects.fp16_cnn.subjects import named
 
 TERM = 0.5
 CHANNELS, SIDE = 512, 3
@@ -47,7 +47,7 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
 def raw(cfg: Mapping[str, Any], out: Path) -> Metrics:
     """The same images, normalised and not, through a torchvision network whose batch norm is calibrated."""
     options, seed = cfg["traps"], int(cfg["axes"]["seed"])
-    subject = random(str(options["net"]), seed, int(options["images"]), int(options["size"]))
+    subject = named(str(options["net"]), seed, int(options["images"]), int(options["size"]))
     grey = torch.rand(subject.held.shape, generator=torch.Generator().manual_seed(seed)) * 255
     normal = (grey - MEAN) / DEVIATION
     first = overflow(subject.program, grey)

@@ -124,7 +124,9 @@ def test_the_grid_makes_jobs_of_every_stage(project: str, scale: str) -> None:
     cfg, jobs = plan(project, scale)
     stages = {stage.name for stage in load_study(project).stages}
     made = {job.stage.name for job in jobs}
-    assert made == stages if scale in SCALES else made <= stages, "only a project's own scale may leave stages out"
+    assert made == stages if scale in SCALES else made <= stages, (
+        "only a project's own scale may leave stages out"
+    )
     assert Counter(job.fingerprint for job in jobs).most_common(1)[0][1] == 1
     assert set(cfg["minutes"]) == stages
     study, validation = seed_values(cfg, "seeds"), seed_values(cfg, "validation_seeds")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 from common.errors import BadInputError
@@ -70,9 +72,37 @@ def test_a_layers_error_is_that_of_the_whole_network_with_this_layer_lowered(for
             assert by_name[name] == pytest.approx(float((changed - exact).norm() / exact.norm()), rel=close)
 
 
-def test_images_that_overflow_are_refused(fork: subjects.Subject) -> None:
-    with pytest.raises(BadInputError, match="in f16s: the logits are not finite"):
-        sensitivity.sensitivities(fork.program, fork.known * 1e6, ("f32", "f16s"))
+def test_a_layer_that_overflows_in_half_precision_is_planned_in_another(fork: subjects.Subject) -> None:
+    loud = replace(fork, known=fork.known * 1e6, held=fork.held * 1e6)
+    problem = planning.problem_of(loud, 1, EFFORT)
+    assert "f16s" not in problem.table["stem"] and "f32" in problem.table["stem"]
+    (line, *_) = [line for line in plan.left_out(problem) if "in f16s" in line]
+    assert "stem" in line
+    planned = planning.make(loud, problem, "error", 0.05)
+    assert planning.measure(loud, planned.plans, 1, EFFORT)["planned"].error < 0.1
+
+
+def test_a_layers_time_is_that_within_its_network(fork: subjects.Subject) -> None:
+    found = timetable.timetable(fork.program, 2, timetable.Effort(3, 0.002, False))
+    names = [layer.name for layer in fork.program.layers]
+    assert list(found.layers) == names and found.rest > 0
+    whole = sum(found.layers[name]["f32"] for name in names) + found.rest
+    network = compile_network(fork.program, "f32", 2)
+    images = torch.zeros(2, 3, 10, 10).numpy()
+    turns = network.stamped(images)()
+    assert len(turns) == len(network.turns) and (turns > 0).all()
+    assert 0.2 < whole / network.time(200) < 1.5  # a run also checks and copies the images in Python
+
+
+@pytest.mark.parametrize("operator", [nn.GELU(), nn.ReLU()])
+def test_a_stamped_run_leaves_the_same_logits(operator: nn.Module) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), operator, nn.Flatten(), nn.Linear(8 * 6 * 6, 4)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    network = compile_network(import_model(net, x, fallback=True), "f32", 2)
+    expected = network.run(x)
+    network.run(x * 0)
+    network.stamped(x)()
+    assert (network.buffers[network.program.output].read().reshape(2, 4) == expected).all()
 
 
 def test_the_share_of_turned_answers_is_that_of_noise() -> None:
@@ -190,12 +220,24 @@ def test_the_command_plans_saves_and_runs_a_users_network(
     saved = json.loads(kept.read_text())
     assert set(saved["plan"]) == {"0", "3"} and saved["metric"] == "agreement"
     assert plan.main([model, "--run", str(kept), *quick]) == 0
-    assert "predicted: ms of layers" in capsys.readouterr().out
+    assert "predicted: ms, error" in capsys.readouterr().out
     subject = plan.find(model, 4, 224)
     assert execute.logits(subject.program, saved["plan"], subject.held).shape == (3, 4)
     kept.write_text(json.dumps({"plan": {"conv9": "f16s"}}))
     assert plan.main([model, "--run", str(kept), *quick]) == 2
     assert "unknown layer 'conv9'" in capsys.readouterr().err
+
+
+def test_weights_of_a_known_architecture_are_taken(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    held = torchvision.models.resnet18(num_classes=1000)
+    torch.save(held.state_dict(), tmp_path / "mine.pth")
+    subject = plan.find("resnet18", 2, 64, tmp_path / "mine.pth")
+    assert "the weights of mine.pth" in subject.words
+    exact = held.eval()(subject.held)
+    torch.testing.assert_close(
+        reference.run(subject.program, subject.held).float(), exact, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_operators_that_torch_runs_are_named(tmp_path: Path) -> None:
@@ -235,6 +277,8 @@ def test_a_budget_that_held_out_images_exceed_is_told() -> None:
         (["{file}:single"], "logits [n, classes] of two classes or more, not [3, 1]"),
         (["{file}:broken"], "the logits are not finite in fp32 either"),
         (["{file}:build", "--run", "absent.json"], "absent.json holds no plan"),
+        (["{file}:build", "--weights", "w.pth"], "--weights belongs to a torchvision name"),
+        (["resnet18", "--weights", "absent.pth"], "no weights at absent.pth"),
         (["absent.ckpt"], "checkpoint absent.ckpt cannot be used"),
         (["resnet18", "--images", "0"], "--images and --size must be at least 1"),
     ],

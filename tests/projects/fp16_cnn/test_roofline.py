@@ -114,11 +114,6 @@ def test_a_time_lies_between_its_longest_part_and_their_sum(
         assert seconds <= compute + memory + convert + store + 1e-12
 
 
-def test_the_limiter_is_the_longest_part() -> None:
-    assert Terms(1.0, 2.0, 0.5, 0.1, 0.0, 0.2).limiter == "memory"
-    assert Terms(1.0, 0.2, 0.5, 0.1, 3.0, 0.2).limiter == "before"
-
-
 def test_a_curve_is_interpolated_on_logarithms_and_constant_outside() -> None:
     curve = ((1e3, 100.0), (1e5, 1.0))
     assert at(curve, 1e4) == pytest.approx(10.0)
