@@ -16,10 +16,10 @@ from common.tracking.record import Recorder, read_history
 from common.training import checkpoint
 from common.training.fit import fit
 from common.training.seeds import stream
+from common.training.weights import put_weights
 from projects.fp16_cnn import letters
 from projects.fp16_cnn.module import Batches, Classifier, Schedule, accuracy
 from projects.fp16_cnn.nets import build
-from projects.fp16_cnn.weights import fit as fit_weights
 
 FILE = "net.ckpt"
 
@@ -93,5 +93,5 @@ def load(path: Path) -> Trained:
             f"{path} holds no network of the stage learn: it lacks net, seed, images or state_dict."
         )
     net = build(str(state["net"]), int(state["images"]["classes"]))
-    fit_weights(net, state["state_dict"], str(path))
+    put_weights(net, state["state_dict"], str(path))
     return Trained(net.eval(), str(state["net"]), int(state["seed"]), state["images"])

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from common.errors import BadInputError
 from common.training.seeds import generator, stream
+from common.training.weights import load_weights
 from projects.fp16_cnn import letters
 from projects.fp16_cnn.graph import import_model
 from projects.fp16_cnn.learn import FILE, load
 from projects.fp16_cnn.networks import architecture, library
 from projects.fp16_cnn.program import Program
-from projects.fp16_cnn.weights import load_weights
 
 FITTED = 16  # noise images that batch norm is calibrated on
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from common.data.source import root
 from common.errors import BadInputError, unknown
+from common.training.weights import put_weights, read_weights
 from projects.proxy_isa.bn_inception import BNInception, published
 
 POOLS = ("avg", "avg+max")
@@ -143,16 +144,13 @@ def _timm(kind: str) -> nn.Module:
 
 def _load(backbone: nn.Module, name: str, kind: str) -> None:
     path = root() / name
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        backbone.load_state_dict(published(state) if kind == BN_INCEPTION else state)
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise BadInputError(
             f"net.weights: there is no file {path} (RETHESIS_DATA chooses the folder). {_source(kind)} Scale laptop "
             "needs none."
-        ) from error
-    except RuntimeError as error:
-        raise BadInputError(f"net.weights: {path} does not fit {kind}: {error}") from error
+        )
+    state = read_weights(path)
+    put_weights(backbone, published(state) if kind == BN_INCEPTION else state, f"net.weights: {path}")
 
 
 def _source(kind: str) -> str:

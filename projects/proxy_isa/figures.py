@@ -6,6 +6,7 @@ Images are rendered again from the seed and the index; photographs are not shown
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from common.study.config import compose
 from common.study.jobs import expand
 from projects.proxy_isa.claims import NAMES
+from projects.proxy_isa.diagnostics import EDGES
 from projects.proxy_isa.examples import CLASSES, IMAGES, NEIGHBOURS, QUERIES
 from projects.proxy_isa.images import InMemory
 from projects.proxy_isa.letters import task
@@ -21,6 +23,7 @@ from projects.proxy_isa.study import STUDY
 
 Row = Mapping[str, Any]
 LETTERS = ("cub_like", "sop_like")
+MOMENTS = (("weights_half", "half of the training", "#9db4d0"), ("weights_end", "its end", "#3465a4"))
 ACROSS = 1 + NEIGHBOURS
 RIGHT, WRONG = "#23845a", "#c4531d"
 COLOURS = ("#3465a4", "#c4531d", "#23845a", "#8a5ab0", "#a37a00", "#5b6470")
@@ -67,6 +70,33 @@ def embedding_map(rows: Sequence[Row], scale: str) -> Figure:
         test = _test(rows, data, scale)
         for part, loss in zip(line, losses, strict=True):
             _map(part, rows, data, loss, test)
+    return figure
+
+
+def pair_weights(rows: Sequence[Row], scale: str) -> Figure:
+    """Histograms of the pairs' weights: a row for each training, positives left and negatives right."""
+    sets = dict.fromkeys(str(row["data"]) for row in rows if row["stage"] == "shown")
+    trainings = [(data, loss) for data in sets for loss in NAMES if _shown(rows, data, loss, "weights_end")]
+    figure = Figure(figsize=(6.8, max(1, len(trainings)) * 1.75 + 0.4), layout="constrained")
+    if not trainings:
+        return _nothing(figure)
+    grid = figure.subplots(len(trainings), 2, squeeze=False, sharex=True, sharey=True)
+    for line, (data, loss) in zip(grid, trainings, strict=True):
+        for axes, sign in zip(line, ("positive", "negative"), strict=True):
+            for offset, (part, label, colour) in zip((-0.2, 0.2), MOMENTS, strict=True):
+                for row in _shown(rows, data, loss, part):
+                    shares = [float(row[f"{sign}_weight_{edge:g}"]) for edge in EDGES[:-1]]
+                    places = [place + offset for place in range(len(shares))]
+                    axes.bar(places, shares, 0.4, color=colour, label=label)
+        line[0].set_ylabel(f"{NAMES[loss]}\n{_title(data)}", fontsize=7)
+    for axes, sign in zip(grid[0], ("positive", "negative"), strict=True):
+        axes.set_title(f"share of the {sign} pairs", fontsize=8)
+    for axes in grid[-1]:
+        bins = [f"{low:g}–{high:g}" for low, high in pairwise(EDGES)]
+        bins[EDGES.index(0.999)] = "1"
+        axes.set_xticks(range(len(bins)), bins, rotation=90, fontsize=6)
+        axes.set_xlabel("weight", fontsize=7)
+    grid[0, 0].legend(fontsize=7, frameon=False)
     return figure
 
 

@@ -108,6 +108,17 @@ STUDY = Study(
             y_label="smallest class weight",
         ),
         Curves(
+            id="hardness",
+            caption="Hardness level of a class, median over the classes: the upper end of the informative region.",
+            stage="learn",
+            x="step",
+            y="hardness_q50",
+            panel="data",
+            line="loss",
+            x_label="training steps",
+            y_label="hardness level",
+        ),
+        Curves(
             id="half-width",
             caption="Half-width of the informative region, median over the classes.",
             stage="learn",
@@ -133,6 +144,13 @@ STUDY = Study(
             "principal components of their embeddings; a colour and a mark a class, one image of each at the right. "
             "Each loss has its own order of classes. First seed.",
             draw=f"{HERE}.figures:embedding_map",
+        ),
+        Figure(
+            id="pair-weights",
+            caption="Weights of the pairs of a batch in the middle and at the end of a training: informative positive "
+            "pairs are above 1, easy and hard ones below; a weight of exactly 1 is a pair that nothing is done to. "
+            "First seed, first fold.",
+            draw=f"{HERE}.figures:pair_weights",
         ),
     ),
     packages=(

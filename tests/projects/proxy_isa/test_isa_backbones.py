@@ -71,5 +71,9 @@ def test_absent_and_foreign_weights_are_named(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(BadInputError, match=rf"no file {tmp_path}/w\.pth .*bn_inception-239d2248\.pth"):
         build(NET | {"weights": "w.pth"}, (3, 224, 224))
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(BadInputError, match="does not fit bn_inception"):
+    with pytest.raises(BadInputError, match=r"w\.pth belongs to another architecture than BNInception"):
         build(NET | {"weights": "w.pth"}, (3, 224, 224))
+    for content in (b"", b"<html>404</html>"):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(BadInputError, match=r"w\.pth is no file of weights"):
+            build(NET | {"weights": "w.pth"}, (3, 224, 224))

@@ -21,8 +21,9 @@ from common.study.model import JobRef, Member
 from common.tracking.record import Recorder, read_history
 from common.training import stop
 from common.training.seeds import stream
-from projects.proxy_isa import learn, losses, shown, training, tune
+from projects.proxy_isa import figures, learn, losses, shown, training, tune
 from projects.proxy_isa.batches import ImageBatches
+from projects.proxy_isa.diagnostics import EDGES
 from projects.proxy_isa.embedder import Halved, build
 from projects.proxy_isa.images import InMemory
 from projects.proxy_isa.learner import Learner, Plan, Seen, embed, scores
@@ -146,7 +147,9 @@ def test_a_backbone_that_cannot_be(options: dict[str, str], message: str) -> Non
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "w.pt")
     net = {"kind": "resnet18", "dim": 4, "pool": "avg", "weights": str(tmp_path / "w.pt")}
-    with pytest.raises(BadInputError, match="does not fit resnet18"):
+    with pytest.raises(
+        BadInputError, match=r"w\.pt belongs to another architecture than ResNet: lacks conv1\.weight"
+    ):
         build(net, (3, 32, 32))
 
 
@@ -370,6 +373,23 @@ def test_testing_concatenates_the_models_of_the_folds(tmp_path: Path) -> None:
     nearest = [int(shown_[0][f"place_{place}"]) for place in range(6)]
     assert len(set(nearest)) == 6 and max(nearest) < len(test.y) and shown_[0]["of_seed"] == 3
     assert shown_[1]["image_7"] < len(test.y) and 0 < shown_[1]["explained"] <= 1
+    last = shown.part(Member({}, {"learn": [job]}, tmp_path, {"part": "weights_end"}))
+    half = shown.part(Member({}, {"learn": [job]}, tmp_path, {"part": "weights_half"}))
+    assert half["step"] <= last["step"] / 2 and last["step"] == max(
+        json.loads(line)["step"] for line in (member.out / "history.jsonl").read_text().splitlines()
+    )
+    for sign in ("positive", "negative"):
+        assert sum(last[f"{sign}_weight_{edge:g}"] for edge in EDGES[:-1]) == pytest.approx(1.0)
+    rows = [
+        {"stage": "shown", "data": "cub_like", "loss": "proxy_isa", "part": part, **found_}
+        for part, found_ in (("weights_half", half), ("weights_end", last))
+    ]
+    panels = figures.pair_weights(rows, "smoke").axes
+    assert [axes.get_title() for axes in panels] == [
+        "share of the positive pairs",
+        "share of the negative pairs",
+    ]
+    assert {len(axes.patches) for axes in panels} == {2 * (len(EDGES) - 1)}
     for rule, name in (("by_test", "selected_by_test"), ("unselected", "unselected")):
         one_ = Member({}, {"learn": [job]}, tmp_path, {"chosen": rule})
         assert gain(one_) == {"gain": found[name] - found["selected_by_held"]}

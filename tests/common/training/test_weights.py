@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.errors import BadInputError
-from projects.fp16_cnn.weights import load_weights
+from common.training.weights import load_weights
 
 
 def net(width: int, head: bool = True) -> nn.Module:

@@ -1,10 +1,11 @@
-"""Trained weights into an architecture, or one message that says why they do not fit."""
+"""Trained weights from a file into an architecture, or one message that says why they do not fit."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,34 +13,38 @@ from torch import Tensor, nn
 from common.errors import BadInputError
 
 SHOWN = 3
+COUNTER = ".num_batches_tracked"  # of a batch norm: files of torch before 0.4.1 have none
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a file of weights, as torch.save wrote them: a state dict, alone or under the key state_dict.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A file of weights, as torch.save wrote them: a state dict, alone or under the key state_dict.
 
     Raises:
-        BadInputError: no such file, not a file of weights, or the weights of another architecture.
+        BadInputError: no such file, or not a file of weights.
     """
     if not path.is_file():
         raise BadInputError(f"no weights at {path}")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        held: object = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInputError(f"{path} is no file of weights that torch.save wrote: {reason}") from error
-    held = held.get("state_dict", held) if isinstance(held, dict) else held
-    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
+    if isinstance(held, dict):
+        held = cast("dict[str, object]", held).get("state_dict", held)
+    state = cast("dict[str, Tensor]", held)
+    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadInputError(f"{path} holds no state dict: save model.state_dict()")
-    fit(model, cast(dict[str, Tensor], held), str(path))
+    return state
 
 
-def fit(model: nn.Module, state: dict[str, Tensor], source: str = "the weights") -> None:
+def put_weights(model: nn.Module, state: Mapping[str, Tensor], source: str = "the weights") -> None:
     """Copies a state dict into a model of the same architecture.
 
     Raises:
         BadInputError: it belongs to another architecture: what is missing, in excess, or of another shape.
     """
-    own = cast(dict[str, Any], model.state_dict())
+    own = cast("dict[str, Tensor]", model.state_dict())
+    state = {name: value for name, value in own.items() if name.endswith(COUNTER)} | dict(state)
     missing = [name for name in own if name not in state]
     excess = [name for name in state if name not in own]
     differ = [
@@ -58,6 +63,15 @@ def fit(model: nn.Module, state: dict[str, Tensor], source: str = "the weights")
             + "; ".join(problem for problem in problems if problem)
         )
     model.load_state_dict(state)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """`read_weights` into `put_weights`.
+
+    Raises:
+        BadInputError: as these do.
+    """
+    put_weights(model, read_weights(path), str(path))
 
 
 def _some(words: str, names: list[str]) -> str:
