@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BadInputError(f"no weights at {path}")
     try:
-        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+        held: object = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInputError(f"{path} is no file of weights that torch.save wrote: {reason}") from error
-    state: Any = held.get("state_dict", held) if isinstance(held, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    whole = cast("dict[str, object]", held if isinstance(held, dict) else {"": held})
+    inner = whole.get("state_dict", whole)
+    state = cast("dict[str, object]", inner if isinstance(inner, dict) else {"": inner})
+    if not all(isinstance(value, Tensor) for value in state.values()):
         raise BadInputError(f"{path} holds no state dict: save model.state_dict()")
     return cast("dict[str, Tensor]", state)
 
