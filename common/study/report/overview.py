@@ -13,6 +13,7 @@ from common.study.report.standing import superseded
 from common.study.report.style import badge
 
 SCALES = ("smoke", "laptop", "workstation", "paper")
+NONE = "not assessed"
 Stale = Mapping[tuple[str, str], str]
 
 
@@ -72,6 +73,8 @@ def readme(path: Path, results: Path, studies: Sequence[Study], stale: Stale | N
 
 def _verdicts(study: Study, result: Result) -> str:
     """``a: ✓ supported; b: ✗ contradicted (superseded)``; claims that were added since are named too."""
+    if result.claims and all(claim.get("verdict") == NONE for claim in result.claims):
+        return f"curves only: none of {len(result.claims)} claims assessed"
     old = superseded(study, result)
     told = {str(claim.get("id", "")): badge(str(claim.get("verdict"))) for claim in result.claims}
     told = {

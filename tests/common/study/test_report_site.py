@@ -151,6 +151,15 @@ def test_the_readme_table(tmp_path: Path) -> None:
     )
 
 
+def test_a_scale_that_assesses_nothing_is_one_line_of_the_table(tmp_path: Path) -> None:
+    path = result(tmp_path, "hopper") / "claims.json"
+    held = json.loads(path.read_text())
+    held["claims"] = [claim | {"verdict": "not assessed"} for claim in held["claims"]]
+    path.write_text(json.dumps(held))
+    row = verdict_table(tmp_path / "results", [SMALL]).splitlines()[2]
+    assert "| hopper | curves only: none of 2 claims assessed |" in row
+
+
 def test_only_the_text_between_the_markers_changes(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("# Title\n\n<!-- verdicts -->\nold\n<!-- /verdicts -->\n\nrest\n")
