@@ -105,7 +105,7 @@ STUDY = Study(
         "chosen here in a pilot, so that effects are visible within minutes; nothing is said about locomotion, about "
         "demonstrations from people, or about the released code's own settings (actor lr 1e-5, 1 M steps).",
         "workstation": "One seed: curves, no verdicts.",
-        "hopper": "One seed of one task, 15,000 interactions off policy and 300,000 on policy: curves, no verdicts. The "
-        "expert is SAC after 150,000 interactions.",
+        "hopper": "One seed of one task, 15,000 interactions off policy and 300,000 on policy: curves, no verdicts. "
+        "The expert is SAC after 150,000 interactions.",
     },
 )

@@ -45,7 +45,7 @@ def part(member: Member) -> Metrics:
     return metrics
 
 
-def weights(history: Path, share: float) -> Metrics:
+def weights(history: Path, share: float) -> dict[str, float]:
     """The histogram at the last look within a share of the training."""
     rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     row = max((row for row in rows if row["step"] <= share * rows[-1]["step"]), key=lambda row: row["step"])
