@@ -218,6 +218,8 @@ class Claim:
 class Curves:
     """Learning curves for the report: `y` against `x` from history.jsonl, a panel per `panel` value, a
     line with a band per `line` value, of the jobs whose axes equal `where`.
+
+    Where lines are of very different length, `x_linear` draws x linearly up to that value and logarithmically beyond.
     """
 
     id: str
@@ -229,6 +231,7 @@ class Curves:
     line: str
     x_label: str = ""
     y_label: str = ""
+    x_linear: float = 0.0
     where: Mapping[str, AxisValue] = field(default_factory=dict[str, AxisValue])
 
 

@@ -85,6 +85,7 @@ STUDY = Study(
             panel="env",
             line="method",
             x_label="training interactions",
+            x_linear=1000.0,
             y_label="true return",
         ),
         Curves(

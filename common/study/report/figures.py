@@ -63,8 +63,15 @@ def learning_curves(
             counts[line] |= {mean.n, mean.fewest}
             told.append(f"{line}{f' in {panel}' if panel else ''} ends at {number(float(mean.mean[-1]))}")
         _dress(ax, spec, panel, first=index % columns == 0, last=index + columns >= len(panels))
-        for axis in (ax.xaxis, ax.yaxis):
-            number_axis(axis, 5 if axis is ax.yaxis or columns == 1 else 3)
+        number_axis(ax.yaxis, 5)
+        if spec.x_linear:
+            ax.set_xscale("symlog", linthresh=spec.x_linear, linscale=0.4)
+            decades = math.floor(math.log10(max(ax.dataLim.x1 / spec.x_linear, 1.0)))
+            ax.set_xticks([0.0, *(spec.x_linear * 10.0**power for power in range(decades + 1))])
+            ax.set_xticks([], minor=True)
+            _written(ax.xaxis)
+        else:
+            number_axis(ax.xaxis, 5 if columns == 1 else 3)
     for index in range(len(panels), down * columns):
         grid[index // columns][index % columns].set_axis_off()
     figure.legend(
@@ -80,13 +87,19 @@ def learning_curves(
 
 def number_axis(axis: Axis, most: int) -> None:
     """About `most` ticks, written as the report writes numbers."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(most))
+    _written(axis)
+
+
+def _written(axis: Axis) -> None:
+    from matplotlib.ticker import FuncFormatter
 
     def written(value: float, _position: int) -> str:
         return number(round(value, 12) if abs(value) > 1e-9 else value)
 
     form: Callable[[float, int], str] = written
-    axis.set_major_locator(MaxNLocator(most))
     axis.set_major_formatter(FuncFormatter(form))
 
 

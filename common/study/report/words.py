@@ -69,7 +69,8 @@ def how_tested(claim: Json, declared: Claim | None) -> str:
         "axis": declared.axis if declared else "size",
         "target": number(declared.target) if declared else "the claimed exponent",
     }
-    sentences = [_TESTED.get(str(claim.get("kind")), "").format(**words)]
+    tested = _TESTED.get(str(claim.get("kind")), "").format(**words)
+    sentences = [tested.replace("Each of the 1 replicates", "The one replicate")]
     if who["control"]:
         sentences.append(_CONTROL.get(str(claim.get("kind")), _ASSAY).format(**words))
     if claim.get("p_holm") is not None:

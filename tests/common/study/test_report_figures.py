@@ -177,6 +177,16 @@ def test_learning_curves_draw_the_bands_and_say_how_many_seeds() -> None:
     assert told == "airl in pendulum ends at 1; opirl in pendulum ends at 4."
 
 
+def test_lines_of_very_different_length_share_a_logarithmic_abscissa() -> None:
+    rows = curve_rows({"opirl": [[1.0, 2.0]]}, [0, 10_000]) + curve_rows({"airl": [[0.0, 1.0]]}, [0, 300_000])
+    with drawing():
+        found = learning_curves(replace(SPEC, x_linear=1000.0), rows, Colours(STUDY), {})
+    assert found is not None
+    axis = found[0].axes[0].xaxis
+    assert list(axis.get_majorticklocs()) == [0.0, 1e3, 1e4, 1e5]
+    assert [label.get_text() for label in axis.get_majorticklabels()] == ["0", "1,000", "10,000", "100,000"]
+
+
 def test_more_arms_than_colours_are_told_apart() -> None:
     rows = curve_rows({f"arm{i}": [[0.0, float(i)]] for i in range(14)}, [0, 1])
     with drawing():
