@@ -34,7 +34,7 @@ def part(member: Member) -> Metrics:
     name = str(member.axes["part"])
     metrics = {"of_seed": float(first.axes["seed"])}
     if name in LOOKS:
-        return metrics | weights(first.folder / HISTORY, LOOKS[name])
+        return metrics | weights(first.folder / HISTORY, LOOKS[name])  # pyright: ignore[reportOperatorIssue]
     if name not in found:  # fewer classes than the map has places, or a rule that was inert
         return metrics
     if not name.startswith("class"):
@@ -45,7 +45,7 @@ def part(member: Member) -> Metrics:
     return metrics
 
 
-def weights(history: Path, share: float) -> dict[str, float]:
+def weights(history: Path, share: float) -> Metrics:
     """The histogram at the last look within a share of the training."""
     rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     row = max((row for row in rows if row["step"] <= share * rows[-1]["step"]), key=lambda row: row["step"])
