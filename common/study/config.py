@@ -49,7 +49,7 @@ def compose(
 
     Args:
         project: folder name under projects/.
-        scale: smoke, laptop, workstation or paper.
+        scale: one of `scales`.
         overrides: Hydra overrides ``key=value``; only keys that exist may be set.
         launch: a file of configs/launch/.
         root: the repository's root.

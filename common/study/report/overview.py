@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.errors import BadInputError
+from common.study.config import SCALES
 from common.study.model import Study
 from common.study.report.data import Result, load
 from common.study.report.page import markdown_text
 from common.study.report.standing import superseded
 from common.study.report.style import badge
 
-SCALES = ("smoke", "laptop", "workstation", "paper")
 NONE = "not assessed"
 Stale = Mapping[tuple[str, str], str]
 
