@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("command", metavar="COMMAND")
     parse.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. agent.actor_lr=3e-5")
     parse.add_argument("--project", default="", help="a folder of projects/")
-    parse.add_argument("--scale", default="laptop", help="smoke, laptop, workstation, paper or a project's own")
+    parse.add_argument(
+        "--scale", default="laptop", help="smoke, laptop, workstation, paper or a project's own"
+    )
     parse.add_argument("--launch", default="local", help="a file of configs/launch/")
     parse.add_argument("--only", default="", help="stages and arms, separated by commas")
     parse.add_argument(
