@@ -108,5 +108,8 @@ STUDY = Study(
         "workstation": "One seed: curves, no verdicts.",
         "hopper": "One seed of one task, 15,000 interactions off policy and 300,000 on policy: curves, no verdicts. "
         "The expert is SAC after 150,000 interactions.",
+        "bodies": "One seed, one demonstration, 12,000 interactions off policy and 300,000 on policy: curves, no "
+        "verdicts. The experts are SAC after 150,000 interactions; what the ants' rewards are worth is measured by "
+        "30,000 interactions, in which SAC on the true reward does not learn to run either.",
     },
 )
