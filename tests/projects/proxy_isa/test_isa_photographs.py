@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from common.data import source
 from common.data.retrieval import cub, inshop
-from common.data.retrieval.dataset import Count
 from common.errors import BadInputError
 from projects.proxy_isa import photographs, training
 from projects.proxy_isa.learner import scores
 from projects.proxy_isa.task import folds, task
+from tests.projects.proxy_isa import published
 from tests.projects.proxy_isa.test_isa_study import TUNED, config, put_back
 
 assert put_back  # a fixture that is used by its name
@@ -28,47 +27,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def picture(path: Path, number: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = torch.randint(
-        256, (40, 30, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8
-    )
-    Image.fromarray(noise.numpy()).save(path, quality=95)
-
-
 @pytest.fixture
 def birds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four training birds and two test birds, three images each."""
-    folder, number = root / "CUB_200_2011", 0
-    listed: list[tuple[int, str]] = []
-    for bird in (1, 2, 3, 4, 101, 102):
-        for image in range(3):
-            listed.append((bird, f"{bird:03}.Bird/Bird_{image}_{bird}.jpg"))
-            picture(folder / "images" / listed[-1][1], number := number + 1)
-    (folder / "images.txt").write_text("".join(f"{i} {path}\n" for i, (_, path) in enumerate(listed, 1)))
-    labels = "".join(f"{i} {bird}\n" for i, (bird, _) in enumerate(listed, 1))
-    (folder / "image_class_labels.txt").write_text(labels)
-    for name in ("bounding_boxes.txt", "train_test_split.txt"):
-        (folder / name).write_text("")
-    complete = {"train": Count(12, 4), "test": Count(6, 2)}
-    monkeypatch.setattr(cub.load, "__defaults__", (None, "error", complete))
+    monkeypatch.setattr(cub.load, "__defaults__", (None, "error", published.birds(root, 4)))
 
 
 @pytest.fixture
 def clothes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two items to train on, two of one query and two gallery images."""
-    kinds = ("train", "train", "train", "query", "gallery", "query", "gallery", "gallery")
-    splits = list(zip((1, 1, 2, 3, 3, 4, 4, 4), kinds, strict=True))
-    folder = root / "Inshop_Clothes"
-    lines = [str(len(splits)), "image_name item_id evaluation_status"]
-    for number, (item, split) in enumerate(splits):
-        name = f"img/WOMEN/Dresses/id_{item:08}/01_{number}_front.jpg"
-        picture(folder / "Img" / name, number)
-        lines.append(f"{name} id_{item:08} {split}")
-    (folder / "Eval").mkdir()
-    (folder / "Eval/list_eval_partition.txt").write_text("\n".join(lines) + "\n")
-    complete = {"train": Count(3, 2), "query": Count(2, 2), "gallery": Count(3, 2)}
-    monkeypatch.setattr(inshop.load, "__defaults__", (None, "error", complete))
+    """Four items to train on, two of one query and two gallery images each."""
+    monkeypatch.setattr(inshop.load, "__defaults__", (None, "error", published.clothes(root, 4)))
 
 
 @pytest.mark.usefixtures("birds")
@@ -128,7 +96,7 @@ def test_crops_are_random_in_training_alone_and_a_function_of_the_step() -> None
 def test_queries_are_looked_up_in_the_gallery() -> None:
     drawn = task("inshop", 0, OPTIONS)
     assert drawn.gallery is not None
-    assert (len(drawn.train.y), len(drawn.test.y), len(drawn.gallery.y)) == (3, 2, 3)
+    assert (len(drawn.train.y), len(drawn.test.y), len(drawn.gallery.y)) == (12, 2, 4)
 
     class Pixels(torch.nn.Module):
         def __init__(self) -> None:
@@ -138,7 +106,7 @@ def test_queries_are_looked_up_in_the_gallery() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.scale * x.mean((2, 3))
 
-    assert scores([Pixels()], drawn).matches.tolist() == [1, 2]
+    assert scores([Pixels()], drawn).matches.tolist() == [2, 2]
 
 
 def test_an_absent_data_set_says_how_to_get_it(root: Path) -> None:
