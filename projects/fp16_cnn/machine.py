@@ -17,7 +17,7 @@ import numpy as np
 
 from common.files import read_json, write_json
 from common.study.model import Inputs, Metrics
-from projects.fp16_cnn import cpu, micro, networks, timing
+from projects.fp16_cnn import cpu, depthwise, micro, networks, timing
 from projects.fp16_cnn.blocking import best
 from projects.fp16_cnn.compiler import compile_function
 from projects.fp16_cnn.packing import aligned
@@ -28,7 +28,7 @@ BLOCK = 128  # numbers of one turn of a stream
 SIZES = (*(1 << power for power in range(14, 28)), *(3 << power for power in range(19, 24)))
 """Bytes of the working sets at which bandwidth is measured: from the first cache to beyond the last."""
 ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-CURVES = ("widening", "reads", "writes", "strided", "cold", "cold_strided", "together")
+CURVES = ("widening", "reads", "writes", "cold", "cold_strided", "together")
 APART = 33 * 64  # bytes from the start of a page
 SUMS = (1, 2, 3, 4, 6, 9, 12)  # products of the short sums
 CHANNELS = 384  # of the strided reads: a depthwise layer of middling width
@@ -46,10 +46,12 @@ class Machine:
         stores: storage -> numbers a second, converted from fp32 and stored to the first cache.
         widening: fp16 numbers a second, converted into an fp32 array beside them, by the bytes of the two.
         reads, writes: (working set in bytes, bytes a second), data wherever the last pass left them.
-        strided: the same reads, but 16 channels of every pixel at a time.
-        cold, cold_strided: (bytes, bytes a second) of one such pass over data that no cache holds.
+        cold: (bytes, bytes a second) of one read of data that no cache holds.
+        cold_strided: the same, but 16 channels of every pixel at a time.
         unhidden: share of the time of loads and conversions that multiplications do not hide in a long sum.
         sharing: storage -> the same where sums are short and stored at once: they share the ports of the core.
+        depthwise: see `depthwise.rates`.
+        call: seconds that calling a kernel takes.
         together: (working set of each of two threads, bytes a second of both).
     """
 
@@ -60,11 +62,12 @@ class Machine:
     widening: Curve
     reads: Curve
     writes: Curve
-    strided: Curve
     cold: Curve
     cold_strided: Curve
     unhidden: float
     sharing: Mapping[str, float]
+    depthwise: depthwise.Rates
+    call: float
     together: Curve
 
     def peak(self, precision: Precision) -> float:
@@ -91,7 +94,8 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
     """Measure the machine, list the networks' different layers, find their blockings.
 
     Metrics: `peak_<arithmetic>_gflops`, `load_<storage>_gelements`, `read_<size>_gb`, `cold_gb`, `together_gb`,
-    `unhidden`, `sharing_<storage>`, `layers` (different ones, all networks).
+    `unhidden`, `sharing_<storage>`, `call_us`, `depthwise_<kernel>_<precision>_gelements`, `layers` (different
+    ones, all networks).
     """
     options = cfg["micro"]
     found = measure(int(options["rounds"]), float(options["sample"]), int(options["largest"]))
@@ -111,6 +115,12 @@ def run(cfg: Mapping[str, Any], inputs: Inputs, out: Path) -> Metrics:
         "together_gb": found.together[-1][1] / 1e9,
         "unhidden": found.unhidden,
         **{f"sharing_{storage}": share for storage, share in found.sharing.items()},
+        "call_us": 1e6 * found.call,
+        **{
+            f"depthwise_{name.replace(' ', '_')}_{precision}_gelements": rate / 1e9
+            for name, rates in found.depthwise.items()
+            for precision, rate in rates.items()
+        },
         "layers": float(sum(map(len, listed.values()))),
     }
 
@@ -127,15 +137,15 @@ def measure(rounds: int, sample: float, largest: int = max(SIZES)) -> Machine:
     p, out = (aligned((max(sizes) // 4 + APART,), np.float32) for _ in range(2))
     filled = out.ctypes.data + APART  # else stores block loads of equal lower address bits
 
-    def rate(ir: str, numbers: int, block: int = BLOCK) -> float:
+    def rate(ir: str, numbers: int) -> float:
         """Numbers a second of a stream over `numbers`."""
-        kernel, blocks = compile_function(ir, "kernel", 2, 2).call, max(1, numbers // block)
-        repeats = max(1, (1 << 17) // (blocks * block))
+        kernel, blocks = compile_function(ir, "kernel", 2, 2).call, max(1, numbers // BLOCK)
+        repeats = max(1, (1 << 17) // (blocks * BLOCK))
         call = _bound(kernel, p, filled, blocks, repeats)
-        return blocks * block * repeats / min(timing.hot({"": call}, rounds, sample)[""])
+        return blocks * BLOCK * repeats / min(timing.hot({"": call}, rounds, sample)[""])
 
-    def curve(ir: str, block: int = BLOCK) -> Curve:
-        return tuple((size, 4 * rate(ir, size // 4, block)) for size in sizes if size >= 4 * block)
+    def curve(ir: str) -> Curve:
+        return tuple((size, 4 * rate(ir, size // 4)) for size in sizes)
 
     first = 2048  # numbers that fit into the first cache twice, in fp32
     storages: tuple[Storage, ...] = ("float32", "float16", "bfloat16")
@@ -148,7 +158,6 @@ def measure(rounds: int, sample: float, largest: int = max(SIZES)) -> Machine:
         widening=tuple((size, rate(micro.copy_ir("float16", "float32"), size // 6)) for size in sizes),
         reads=curve(read),
         writes=curve(micro.copy_ir(None, "float32")),
-        strided=curve(strided, micro.PIXELS * CHANNELS),
         cold=tuple((size, _cold(read, BLOCK, p, size, rounds)) for size in sizes),
         cold_strided=tuple(
             (size, _cold(strided, micro.PIXELS * CHANNELS, p, size, rounds))
@@ -157,6 +166,8 @@ def measure(rounds: int, sample: float, largest: int = max(SIZES)) -> Machine:
         ),
         unhidden=_unhidden(lambda ir: rate(ir, first)),
         sharing={storage: _sharing(storage, lambda ir: rate(ir, first)) for storage in storages},
+        depthwise=depthwise.rates(timed(), rounds, sample),
+        call=depthwise.call_seconds(rounds, sample),
         together=tuple((size, _together(p, size, rounds)) for size in sizes if size > 1 << 18),
     )
 

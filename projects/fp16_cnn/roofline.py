@@ -6,10 +6,12 @@ at the layer's working set, N numbers converted, C conversions a second. The gai
 
 `pipes` refines it by what the kernels do. The parts of an inner loop share the ports of a core, so that the shorter
 ones hide only in part: t = longest + s (sum of the others), with s measured on the machine: small where sums stay in
-registers (convolutions, fully connected layers), larger where they are stored after a few products (depthwise layers,
-sums of streams). Memory hides behind the core's work where data are hot or form one long stream, which is fetched
-ahead; it adds to it where a convolution meets cold data. An fp16 input of a convolution is first converted into a
-scratch array, in a pass of its own. Nothing is fitted to the layers' times: every coefficient is a microbenchmark.
+registers (convolutions, fully connected layers), larger where they are stored after a few products (sums of streams).
+What a depthwise layer's core takes is measured on data in the first cache, see `depthwise`. Memory hides behind the
+core's work where data are hot or form one long stream, which is fetched ahead; it adds to it where a convolution meets
+cold data, and in depthwise layers, which read a few channels of each pixel. An fp16 input of a convolution is first
+converted into a scratch array, in a pass of its own. Every kernel is called once. Nothing is fitted to the layers'
+times: every coefficient is a microbenchmark.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from projects.fp16_cnn.blocking import Blocking, default
+from projects.fp16_cnn import depthwise
+from projects.fp16_cnn.blocking import default
 from projects.fp16_cnn.machine import Machine, at
 from projects.fp16_cnn.networks import Cell
 from projects.fp16_cnn.precision import BYTES, PRECISIONS, Precision
@@ -38,7 +41,7 @@ class Terms:
         memory: moving weights, inputs and outputs, where they are too far away for the first cache.
         convert: loads with their conversions in the first cache.
         store: stores with theirs.
-        before: converting the input in a pass of its own.
+        before: calling the kernel, and converting the input in a pass of its own.
         share: of the shorter parts of the core's work that the longest does not hide.
         hidden: whether memory hides behind the core's work.
     """
@@ -102,24 +105,18 @@ def terms(machine: Machine, cell: Cell, kind: Precision, state: State) -> Terms:
     shape = cell.shape
     size = bytes_of(cell, kind)
     compute = shape.flops / machine.peak(arithmetic(shape, kind))
-    stored = shape.outputs / machine.stores[kind.activations]
     if shape.kind == "depthwise":
-        loaded = shape.outputs * loads_per_output(shape, default(shape, kind))
+        core = depthwise.seconds(machine.depthwise, shape, kind)
         return Terms(
-            compute,
-            moved(machine, size, state, strided=True),
-            loaded / machine.loads[kind.activations],
-            stored,
-            0.0,
-            machine.sharing[kind.activations],
-            state == "hot",
+            core, moved(machine, size, state, strided=True), 0.0, 0.0, machine.call, 0.0, hidden=False
         )
+    stored = shape.outputs / machine.stores[kind.activations]
     dot = kind.multiplies == "bfloat16"
     weights = shape.weights * math.ceil(pixels(shape) / default(shape, kind).pixels)
     converted = 0.0 if dot or kind.weights == "float32" else weights / machine.loads[kind.weights]
-    before, hidden = 0.0, state == "hot" or shape.kind == "dense"
+    before, hidden = machine.call, state == "hot" or shape.kind == "dense"
     if kind.activations == "float16" and kind.multiplies == "float32":
-        before = shape.inputs / at(machine.widening, 6 * shape.inputs)
+        before += shape.inputs / at(machine.widening, 6 * shape.inputs)
     return Terms(compute, moved(machine, size, state), converted, stored, before, machine.unhidden, hidden)
 
 
@@ -132,7 +129,9 @@ def stream(
     of = kind if convert else "float32"
     scale = 1.0 if convert else BYTES[kind] / BYTES["float32"]
     loaded, stored = 2 * numbers * scale / machine.loads[of], numbers * scale / machine.stores[of]
-    return Terms(0.0, moved(machine, size, state), loaded, stored, 0.0, machine.sharing[kind]).seconds
+    return Terms(
+        0.0, moved(machine, size, state), loaded, stored, machine.call, machine.sharing[kind]
+    ).seconds
 
 
 def stream_bytes(machine: Machine, numbers: int, precision: str, state: State) -> float:
@@ -148,16 +147,20 @@ def without_conversion(machine: Machine, cell: Cell, kind: Precision, state: Sta
         loads={name: machine.loads["float32"] * 4 / BYTES[name] for name in BYTES},
         stores={name: machine.stores["float32"] * 4 / BYTES[name] for name in BYTES},
         sharing=dict.fromkeys(BYTES, machine.sharing["float32"]),
+        depthwise={name: dict.fromkeys(rates, rates["f32"]) for name, rates in machine.depthwise.items()},
     )
-    return replace(terms(free, cell, kind, state), before=0.0)
+    return replace(terms(free, cell, kind, state), before=machine.call)
 
 
 def moved(machine: Machine, size: float, state: State, strided: bool = False) -> float:
-    """Seconds of moving `size` bytes, none where they fit into the first cache."""
+    """Seconds of moving `size` bytes, none where they fit into the first cache.
+
+    Args:
+        strided: a few channels of each pixel at a time: what comes from memory is not fetched ahead as well.
+    """
     if state == "cold":
         return size / at(machine.cold_strided if strided else machine.cold, size)
-    first = machine.reads[0][0]
-    return size / at(machine.strided if strided else machine.reads, size) if size > first else 0.0
+    return size / at(machine.reads, size) if size > machine.reads[0][0] else 0.0
 
 
 def bandwidth(machine: Machine, size: float, state: State) -> float:
@@ -191,11 +194,3 @@ def arithmetic(shape: LayerShape, kind: Precision) -> Precision:
 def pixels(shape: LayerShape) -> int:
     """Positions of the output, in the whole batch."""
     return shape.batch * shape.out_height * shape.out_width
-
-
-def loads_per_output(shape: LayerShape, blocking: Blocking) -> float:
-    """Inputs that a depthwise tile reads, over its outputs: neighbours share them."""
-    rows, columns = min(blocking.vectors, shape.out_height), min(blocking.pixels, shape.out_width)
-    height = (rows - 1) * shape.stride[0] + shape.kernel[0]
-    width = (columns - 1) * shape.stride[1] + shape.kernel[1]
-    return height * width / (rows * columns)

@@ -17,10 +17,16 @@ MACHINE = Machine(
     widening=flat(10e9),
     reads=flat(50e9),
     writes=flat(50e9),
-    strided=flat(50e9),
     cold=flat(10e9),
     cold_strided=flat(5e9),
     unhidden=0.0,
     sharing={"float32": 0.0, "float16": 0.5, "bfloat16": 0.5},
+    depthwise={
+        "k3 s1": {"f32": 5e9, "f16w": 5e9, "f16s": 4e9, "bf16": 4e9},
+        "k3 s2": {"f32": 5e9, "f16w": 5e9, "f16s": 2.5e9, "bf16": 2.5e9},
+        "k5 s1": {"f32": 2e9, "f16w": 2e9, "f16s": 1.6e9, "bf16": 1.6e9},
+        "k5 s2": {"f32": 2e9, "f16w": 2e9, "f16s": 1.6e9, "bf16": 1.6e9},
+    },
+    call=1e-6,
     together=flat(20e9),
 )

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projects.fp16_cnn import roofline
-from projects.fp16_cnn.blocking import Blocking
 from projects.fp16_cnn.machine import at, load, save
 from projects.fp16_cnn.networks import Cell
 from projects.fp16_cnn.precision import PRECISIONS
@@ -54,37 +53,26 @@ def test_cold_data_come_from_memory() -> None:
 def test_an_fp16_input_of_a_convolution_is_converted_in_a_pass_of_its_own() -> None:
     half, weights = (roofline.seconds(MACHINE, POINTWISE, name) for name in ("f16s", "f16w"))
     assert half - weights == pytest.approx(1e7 / 10e9)
-    assert roofline.seconds(MACHINE, POINTWISE, "f16s", model="noconvert") == pytest.approx(0.2)
+    assert roofline.seconds(MACHINE, POINTWISE, "f16s", model="noconvert") == pytest.approx(0.2 + 1e-6)
 
 
-def test_a_depthwise_layer_shares_the_ports_of_the_core() -> None:
-    outputs = 28 * 28 * 64
-    compute, loaded, stored = 18 * outputs / 100e9, outputs * 36 / 14 / 20e9, outputs / 20e9
-    expected = compute + 0.5 * (loaded + stored)
-    assert max(loaded, stored) < compute
-    assert roofline.seconds(MACHINE, DEPTHWISE, "f16s") == pytest.approx(expected, rel=0.02)
-    assert roofline.gain(MACHINE, DEPTHWISE, "f16s") < 1.0
-    assert roofline.gain(MACHINE, DEPTHWISE, "f16s", model="noconvert") == pytest.approx(1.0)
+def test_a_depthwise_layer_takes_its_core_and_its_memory_one_after_the_other() -> None:
+    outputs, size = 28 * 28 * 64, roofline.bytes_of(DEPTHWISE, PRECISIONS["f16s"])
+    expected = 1e-6 + outputs / 4e9 + size / 50e9
+    assert roofline.seconds(MACHINE, DEPTHWISE, "f16s") == pytest.approx(expected)
+    cold = 1e-6 + outputs / 4e9 + size / 5e9
+    assert roofline.seconds(MACHINE, DEPTHWISE, "f16s", "cold") == pytest.approx(cold)
+    free = 1e-6 + outputs / 5e9 + size / 50e9
+    assert roofline.seconds(MACHINE, DEPTHWISE, "f16s", model="noconvert") == pytest.approx(free)
+    assert (
+        1.0
+        < roofline.gain(MACHINE, DEPTHWISE, "f16s")
+        < roofline.gain(MACHINE, DEPTHWISE, "f16s", model="noconvert")
+    )
 
 
 def test_bf16_of_a_depthwise_layer_is_multiplied_as_fp32() -> None:
     assert roofline.gain(MACHINE, DEPTHWISE, "bf16", model="roofline") <= 1.0
-
-
-@pytest.mark.parametrize(
-    ("stride", "blocking", "expected"),
-    [
-        (1, Blocking(1, 1), 9.0),
-        (1, Blocking(2, 7), 4 * 9 / 14),
-        (2, Blocking(2, 7), 5 * 15 / 14),
-        (1, Blocking(2, 100), 4 * 30 / 56),
-    ],
-)
-def test_inputs_that_a_tile_reads(stride: int, blocking: Blocking, expected: float) -> None:
-    shape = LayerShape(
-        "depthwise", 1, 16, 16, 28 * stride, 28 * stride, (3, 3), (stride,) * 2, (1, 1, 1, 1), 16
-    )
-    assert roofline.loads_per_output(shape, blocking) == pytest.approx(expected)
 
 
 def test_a_residual_adds_its_bytes() -> None:
@@ -98,7 +86,7 @@ def test_a_stream_gains_nothing_in_the_first_cache_and_its_bytes_beyond() -> Non
     small, large = 64, 1 << 20
     ratio = [roofline.stream(beyond, n, "f32") / roofline.stream(beyond, n, "f16s") for n in (small, large)]
     assert ratio[0] < 1.0
-    assert ratio[1] == pytest.approx(2.0)
+    assert ratio[1] == pytest.approx(2.0, rel=1e-3)  # less the call
 
 
 parts = st.floats(0.0, 1.0)
