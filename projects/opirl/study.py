@@ -110,6 +110,6 @@ STUDY = Study(
         "The expert is SAC after 150,000 interactions.",
         "bodies": "One seed, one demonstration, 12,000 interactions off policy and 300,000 on policy: curves, no "
         "verdicts. The experts are SAC after 150,000 interactions; what the ants' rewards are worth is measured by "
-        "30,000 interactions, in which SAC on the true reward does not learn to run either.",
+        "15,000 interactions.",
     },
 )
