@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,13 @@ from common.errors import BadInputError, unknown
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = ("smoke", "laptop", "workstation", "paper")
+COUNTS = {
+    "batch", "copies", "draws", "epochs", "episodes", "every", "folds", "images", "length", "looks", "minibatches",
+    "rounds", "sample", "side", "size", "steps", "trials", "updates", "window",
+}  # fmt: skip
+"""Last parts of keys that mean nothing below 1, or at 0."""
+WORDS = {"on", "off", "yes", "no", "y", "n"}
+"""Booleans to a reader of YAML 1.1, texts to Hydra: a switch that is null by default would take "off" for true."""
 
 
 def projects(root: Path = ROOT) -> list[str]:
@@ -123,12 +131,29 @@ def _check_override(override: str, base: Mapping[str, Any], keys: Mapping[str, A
 
 
 def _check_type(key: str, old: Any, new: Any) -> None:
-    number = (int, float)
-    if old is None or new is None or type(old) is type(new):
+    if new != old:
+        _check_value(key, new)
+    if old is None:
+        if isinstance(new, str) and new.lower() in WORDS:
+            raise BadInputError(f"{key} takes true or false, not {new!r}.")
         return
-    both_numbers = isinstance(old, number) and isinstance(new, number)
-    if both_numbers and not isinstance(old, bool) and not isinstance(new, bool):
+    if new is None or type(old) is type(new):
+        return
+    if _number(old) and _number(new):
         if isinstance(old, int) and new != int(new):
             raise BadInputError(f"{key} takes a whole number, not {new!r}.")
         return
     raise BadInputError(f"{key} takes a value of type {type(old).__name__}, not {new!r}.")
+
+
+def _check_value(key: str, new: Any) -> None:
+    if not _number(new):
+        return
+    if not math.isfinite(new):
+        raise BadInputError(f"{key} takes a finite number, not {new!r}.")
+    if key.rpartition(".")[2] in COUNTS and new <= 0:
+        raise BadInputError(f"{key} takes a number above 0, not {new!r}.")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -245,7 +246,10 @@ def _roofs(axes: Axes, machine: Row, shown: Sequence[str]) -> None:
         near = next((other for other in named if 0.5 < other / machine[key] < 2.0), machine[key])
         named[near] = f"{named[near]}, {words}" if near in named else words
     for bandwidth, words in named.items():
-        axes.annotate(words, (0.36, 0.33 * bandwidth), fontsize=6.5, color=MUTED, va="top")
+        axes.text(
+            0.36, 0.36 * bandwidth, words, fontsize=6.5, color=MUTED, va="bottom",
+            rotation=math.degrees(math.atan(bandwidth)), rotation_mode="anchor", transform_rotates_text=True,
+        )  # fmt: skip
     for name in (name for name in shown if PEAKS[name] in machine):
         axes.axhline(machine[PEAKS[name]], color=COLOURS[name], linewidth=0.8, linestyle="--")
 

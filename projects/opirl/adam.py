@@ -10,12 +10,33 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from common.errors import NonFiniteError
 from common.processes.cut import Cut, cut_of
 from common.processes.shares import mean_
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Float[Tensor, " n"], what: str) -> None:
+    """One step on the members' losses, which add up: no member's gradient meets another's.
+
+    Args:
+        what: whose loss, for the message.
+
+    Raises:
+        NonFiniteError: a loss is not finite, in any process; the parameters are as before.
+    """
+    seen = loss.detach().clone()
+    mean_([seen])
+    if not bool(torch.isfinite(seen).all()):
+        bad = torch.nonzero(~torch.isfinite(seen)).flatten().tolist()
+        raise NonFiniteError(f"the loss of {what} is {seen[bad[0]].item()} (members {bad} of {len(seen)})")
+    optimiser.zero_grad()
+    loss.sum().backward()
+    optimiser.step()
 
 
 class Adam(torch.optim.Adam):

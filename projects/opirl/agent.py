@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.processes.shares import total
-from projects.opirl.adam import Adam
+from projects.opirl.adam import Adam, descend
 from projects.opirl.networks import FLAT_MULTIPLE, Actor, TwinCritic
 
 
@@ -67,15 +67,11 @@ class Agent(nn.Module):
 
     def step_critic(self, loss: Float[Tensor, " n"]) -> None:
         """One step of Adam on the critics."""
-        self.critic_optimiser.zero_grad()
-        loss.sum().backward()
-        self.critic_optimiser.step()
+        descend(self.critic_optimiser, loss, "the critics")
 
     def step_actor(self, loss: Float[Tensor, " n"]) -> None:
         """One step of Adam on the actor."""
-        self.actor_optimiser.zero_grad()
-        loss.sum().backward()
-        self.actor_optimiser.step()
+        descend(self.actor_optimiser, loss, "the actor")
 
     def step_alpha(self, s: Float[Tensor, "n b d"], log_prob: Float[Tensor, "n b"]) -> None:
         """One step on J(alpha) = E[alpha (-log pi - H)], H = -|A|, taken in log alpha, over states not absorbing."""

@@ -22,6 +22,7 @@ from common.processes.shares import share
 from common.training.seeds import generator
 from projects.opirl import demos
 from projects.opirl.absorbing import absorbing_state, transitions
+from projects.opirl.adam import descend
 from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Policy, Reward
 from projects.opirl.discriminator import Discriminator, DiscriminatorOptions, softplus
@@ -102,10 +103,7 @@ class AIRL(nn.Module):
         on_expert, on_policy = h.chunk(2, 1)
         logistic = softplus(-on_expert).mean(-1) + softplus(on_policy).mean(-1)
         loss = logistic + self.discriminator.options.penalty * self.discriminator.gradient_penalty(both, mix)
-        optimiser = self.discriminator.optimiser
-        optimiser.zero_grad()
-        loss.sum().backward()
-        optimiser.step()
+        descend(self.discriminator.optimiser, loss, "the discriminator")
         means = {"disc_loss": loss, "on_expert": on_expert.mean(-1), "on_policy": on_policy.mean(-1)}
         return {key: value.detach() for key, value in means.items()}
 
@@ -158,7 +156,7 @@ class AIRL(nn.Module):
         """The mean policies."""
         where, net = self.setting, self.ppo.mean
         return [
-            Policy(where.env, where.spec.act_dim, net.member(i), "tanh", where.shift[i], where.scale[i])
+            Policy(where.env, where.spec.act_dim, net.member(i), where.shift[i], where.scale[i])
             for i in range(len(where.seeds))
         ]
 

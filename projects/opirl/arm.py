@@ -104,7 +104,7 @@ def build(code: str, setting: Setting) -> Arm:
     return cast(Arm, getattr(importlib.import_module(module), name)(setting))
 
 
-def code_of(stage: str, method: str) -> str:
+def code_of(method: str) -> str:
     """``"module:name"`` of a method in study.py's map."""
     study = importlib.import_module("projects.opirl.study").STUDY
-    return str(study.stage(stage).arms["method"][method])
+    return str(study.stage("imitate").arms["method"][method])

@@ -20,24 +20,22 @@ from torch import Tensor
 from common.errors import BadInputError
 from common.files import replacing
 
-SCHEMA = 1
+SCHEMA = 2
 POLICY, REWARD = "policy.npz", "reward.npz"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Deterministic: a = squash(first act_dim outputs of a ReLU perceptron on [(obs + shift) scale, 0]).
+    """Deterministic: a = tanh(first act_dim outputs of a ReLU perceptron on [(obs + shift) scale, 0]).
 
     Attributes:
         env: where it was trained.
         layers: weights (in, out) and biases (out) in turn.
-        squash: "tanh" or "clip" (to [-1, 1]).
     """
 
     env: str
     act_dim: int
     layers: Sequence[Tensor]
-    squash: str
     shift: Float[Tensor, " d"]
     scale: Float[Tensor, " d"]
 
@@ -81,7 +79,7 @@ def forward(layers: Sequence[Tensor], x: Float[Tensor, "... i"]) -> Float[Tensor
 
 def save_policy(policy: Policy, folder: Path) -> None:
     """Write policy.npz."""
-    facts = {"env": policy.env, "act_dim": policy.act_dim, "squash": policy.squash}
+    facts = {"env": policy.env, "act_dim": policy.act_dim}
     _save(folder / POLICY, "policy", facts, {"layers": policy.layers, "norm": (policy.shift, policy.scale)})
 
 
@@ -91,11 +89,9 @@ def load_policy(folder: Path) -> Policy:
     Raises:
         BadInputError: absent, damaged or of another schema.
     """
-    facts, parts = _load(folder / POLICY, "policy", ("env", "act_dim", "squash"), ("layers", "norm"))
+    facts, parts = _load(folder / POLICY, "policy", ("env", "act_dim"), ("layers", "norm"))
     shift, scale = parts["norm"]
-    return Policy(
-        str(facts["env"]), int(facts["act_dim"]), parts["layers"], str(facts["squash"]), shift, scale
-    )
+    return Policy(str(facts["env"]), int(facts["act_dim"]), parts["layers"], shift, scale)
 
 
 def save_reward(reward: Reward, folder: Path) -> None:

@@ -13,7 +13,7 @@ from common.processes.shares import share
 from common.training.seeds import generator
 from projects.opirl import demos
 from projects.opirl.absorbing import features
-from projects.opirl.adam import Adam
+from projects.opirl.adam import Adam, descend
 from projects.opirl.arm import Setting
 from projects.opirl.artefacts import Policy, Reward
 from projects.opirl.networks import Actor, whole_vectors
@@ -47,9 +47,7 @@ class BC(nn.Module):
         """One update; the losses (n,)."""
         batch = self.expert.sample(share(self.streams.at(k)["expert"], 1))
         loss = -self.actor.log_prob(batch.s, batch.a).mean(-1)
-        self.optimiser.zero_grad()
-        loss.sum().backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss, "the policy")
         return loss.detach()
 
     def act(self, obs: Float[Tensor, "n b d"]) -> Float[Tensor, "n b a"]:
@@ -85,7 +83,6 @@ class BC(nn.Module):
                 where.env,
                 where.spec.act_dim,
                 self.actor.net.member(i),
-                "tanh",
                 where.shift[i],
                 where.scale[i],
             )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from common.training.seeds import generator
 from projects.opirl import sac
-from projects.opirl.adam import Adam
+from projects.opirl.adam import Adam, descend
 from projects.opirl.arm import Setting
 from projects.opirl.expertise import expert_buffer
 from projects.opirl.networks import StackedMLP
@@ -44,9 +44,7 @@ class DAC(OffPolicy):
     def learn(self, k: int, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
         """One update of h, one of SAC paid by it."""
         loss = self.loss(self.expert.sample(draws["expert"]), batch, draws["mix"][:, 0])
-        self.optimiser.zero_grad()
-        loss.sum().backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss, "the discriminator")
         with torch.no_grad():
             reward = self.network(torch.cat((batch.s, batch.a), -1)).squeeze(-1)
         return loss.detach() + sac.update(self.agent, batch, reward, draws["eps"][:, :2], k)

@@ -133,7 +133,7 @@ def load(folder: Path) -> Demos:
             stored = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise BadInputError(f"no demonstrations at {path}: run the stage `expert` first") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise BadInputError(
             f"{path} cannot be read ({error}): delete its folder and run `expert` again"
         ) from error

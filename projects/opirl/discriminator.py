@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from projects.opirl.adam import Adam
+from projects.opirl.adam import Adam, descend
 from projects.opirl.networks import StackedMLP
 from projects.opirl.replay import Batch
 
@@ -93,9 +93,7 @@ class Discriminator(nn.Module):
     def update(self, expert: Batch, replay: Batch, mix: Float[Tensor, "n 2 b"]) -> Float[Tensor, " n"]:
         """One step of Adam on L_D; returns it."""
         loss = self.loss(expert, replay, mix)
-        self.optimiser.zero_grad()
-        loss.sum().backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss, "the discriminator")
         return loss.detach()
 
 

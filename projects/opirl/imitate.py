@@ -31,7 +31,7 @@ def run(members: Sequence[Member]) -> Sequence[Metrics]:
         demos.choose(one, count, int(member.axes["seed"])) for one, member in zip(held, members, strict=True)
     ]
     setting = setting_of(members, env, int(options["steps"]), chosen)
-    code = code_of("imitate", method)
+    code = code_of(method)
     module = train(members, setting, lambda where: build(code, where))
     for policy, member in zip(module.arm.policies(), members, strict=True):
         save_policy(policy, member.out)

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from common.processes.shares import check_alike, mean_
+from common.errors import NonFiniteError
+from common.processes.shares import check_alike
 from common.tracking.record import Recorder
-from common.training.guards import check_finite
 from projects.opirl.arm import Arm, Setting
 from projects.opirl.rollout import evaluate
 
@@ -58,10 +58,10 @@ class Training(pl.LightningModule):
         for k in batch:
             if k == 0:
                 self.evaluate(0)
-            losses = self.arm.step(k)
-            if losses is not None:
-                mean_([losses])
-                check_finite(losses, k)
+            try:
+                self.arm.step(k)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"step {k}: {error}") from None
             if (k + 1) % self.every == 0 or k + 1 == self.steps:
                 self.evaluate(k + 1)
 

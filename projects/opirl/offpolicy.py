@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from common.errors import unknown
 from common.processes.shares import share
 from common.training.seeds import generator
 from projects.opirl.agent import Agent, AgentOptions
@@ -21,6 +22,8 @@ from projects.opirl.networks import whole_vectors
 from projects.opirl.replay import Batch
 from projects.opirl.rollout import Counters
 from projects.opirl.streams import Streams
+
+EXPLORATIONS = ("noise", "sample")
 
 
 class OffPolicy(nn.Module, ABC):
@@ -37,6 +40,8 @@ class OffPolicy(nn.Module, ABC):
         options = setting.cfg["collect"]
         self.batch, self.start, self.window = int(options["batch"]), int(options["start"]), options["window"]
         whole_vectors(collect__batch=self.batch)
+        if options["exploration"] not in EXPLORATIONS:
+            raise unknown("collect.exploration", str(options["exploration"]), EXPLORATIONS)
         self.exploration = None if options["exploration"] == "sample" else float(options["noise"])
         obs_dim, act_dim = setting.spec.obs_dim + 1, setting.spec.act_dim
         self.collector = Collector(setting, int(options["random_steps"]), absorbing, timeouts_end)
@@ -108,9 +113,7 @@ class OffPolicy(nn.Module, ABC):
         """The mean policies."""
         setting, net = self.setting, self.agent.actor.net
         return [
-            Policy(
-                setting.env, setting.spec.act_dim, net.member(i), "tanh", setting.shift[i], setting.scale[i]
-            )
+            Policy(setting.env, setting.spec.act_dim, net.member(i), setting.shift[i], setting.scale[i])
             for i in range(len(setting.seeds))
         ]
 

@@ -35,8 +35,8 @@ class OPIRL(OffPolicy):
     def __init__(self, setting: Setting) -> None:
         cfg, matching = setting.cfg, dict(setting.cfg["algae"])
         self.absorbing = int(cfg["absorbing"]["per_episode"])
+        on = switches(cfg["release"])  # checked before files are opened
         super().__init__(_with_temperature(setting, matching.pop("temperature")), self.absorbing)
-        on = switches(cfg["release"])
         self.algae = AlgaeOptions(**matching, positive_part=on.positive_part, cover_replay=on.cover_replay)
         self.clip_reward = on.clip_reward and setting.env.startswith("pointmaze_")
         self.expert = expert_buffer(setting, self.absorbing, on)

@@ -2,8 +2,8 @@
 
     r'(s, a) = r(x_sigma(j), a),  x_j the anchor nearest to s
 
-Anchors x_1 ... x_K are a fixed set of states of the target (a random policy's and the demonstrations'), sigma a
-fixed permutation of them. r' takes the values of r, at the wrong places.
+Anchors x_1 ... x_K are a fixed set of states (a random policy's of the target, and the demonstrations' of the source),
+sigma a fixed permutation of them. r' takes the values of r, at the wrong places.
 """
 
 from __future__ import annotations

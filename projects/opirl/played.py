@@ -19,11 +19,10 @@ from projects.opirl.networks import LOG_STD_MAX, LOG_STD_MIN
 
 def stacked(policies: Sequence[Policy]) -> rollout.Policy:
     """One function of raw observations (n, b, d) for the mean policies of N members (of one shape)."""
-    outputs, act_dim, squash = _outputs(policies), policies[0].act_dim, policies[0].squash
+    outputs, act_dim = _outputs(policies), policies[0].act_dim
 
     def act(obs: Float[Tensor, "n b d"]) -> Float[ndarray, "n b a"]:
-        mean = outputs(obs)[..., :act_dim]
-        return (np.tanh(mean) if squash == "tanh" else mean.clip(-1.0, 1.0)).astype(np.float32)
+        return np.tanh(outputs(obs)[..., :act_dim]).astype(np.float32)
 
     return act
 

@@ -24,10 +24,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from common.errors import BadInputError
 from common.processes.shares import share
 from common.training.seeds import generator
 from projects.opirl.absorbing import features
-from projects.opirl.adam import Adam
+from projects.opirl.adam import Adam, descend
 from projects.opirl.envs import spec
 from projects.opirl.networks import FLAT_MULTIPLE, LOG_STD_MAX, LOG_STD_MIN, StackedMLP, whole_vectors
 from projects.opirl.rollout import Counters, EnvBatch
@@ -84,8 +85,11 @@ class PPO(nn.Module):
         self.options = options
         self.rows = options.copies * options.length
         whole_vectors(rollout=self.rows)
-        if self.rows % options.minibatches == 0:
-            whole_vectors(minibatch=self.rows // options.minibatches)
+        if self.rows % options.minibatches:
+            raise BadInputError(
+                f"airl.ppo: {self.rows} rows (copies x length) cannot be cut into {options.minibatches} minibatches."
+            )
+        whole_vectors(minibatch=self.rows // options.minibatches)
         self.shift, self.scale = shift.unsqueeze(1), scale.unsqueeze(1)
         d, self.act_dim = spec(env).obs_dim + 1, spec(env).act_dim
         generators = [generator(seed, "ppo") for seed in seeds]
@@ -103,7 +107,6 @@ class PPO(nn.Module):
         self.shuffle = Streams(seeds, "ppo shuffle", {"u": ("uniform", (self.rows,))})
         # running sums: discounted return of each environment; its count, mean and squared deviation
         self.running = {"sum": torch.zeros(n, b), "moments": torch.zeros(n, 3, dtype=torch.float64)}
-        self.episode = {"sum": torch.zeros(n, b, dtype=torch.float64), "last": torch.full((n,), math.nan)}
 
     def states(self, obs: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d+1"]:
         """Observations as states."""
@@ -133,11 +136,9 @@ class PPO(nn.Module):
             u = self._sample(s, t)
             got = self.envs.step(np.clip(u, -1.0, 1.0))
             ended = torch.from_numpy(got.terminated | got.truncated)
-            reward = torch.from_numpy(got.reward)
-            self._account(reward, ended)
             values = (
-                s, torch.from_numpy(u), self.states(torch.from_numpy(got.next_obs)), reward.float(),
-                torch.from_numpy(got.terminated), ended,
+                s, torch.from_numpy(u), self.states(torch.from_numpy(got.next_obs)),
+                torch.from_numpy(got.reward).float(), torch.from_numpy(got.terminated), ended,
             )  # fmt: skip
             for part, value in zip(parts.values(), values, strict=True):
                 part.append(value)
@@ -161,13 +162,6 @@ class PPO(nn.Module):
     def _log_std(self) -> Float[Tensor, "n 1 a"]:
         return self._members(self._clamped())
 
-    def _account(self, reward: Tensor, ended: Tensor) -> None:
-        """True returns of finished episodes, for the record."""
-        total = self.episode["sum"] + reward
-        for i in torch.nonzero(ended.any(1)).flatten().tolist():
-            self.episode["last"][i] = total[i][ended[i]].mean()
-        self.episode["sum"] = torch.where(ended, 0.0, total)
-
     def iterate(self, k: int, rollout: Rollout, reward: Tensor, ending: Tensor) -> dict[str, Tensor]:
         """Improve policy and value on rollout k.
 
@@ -179,7 +173,7 @@ class PPO(nn.Module):
 
         Returns:
             Per member: `loss` (both losses), `value_loss`, `clipped` (share of ratios),
-            `entropy`, `train_return` (of the episodes that ended last; NaN before the first).
+            `entropy`.
         """
         sigma = self._reward_scale(reward, rollout.ended)
         advantage, target = self._advantages(rollout, reward / sigma, ending / sigma[:, 0, 0])
@@ -193,7 +187,7 @@ class PPO(nn.Module):
             for picks in order.chunk(self.options.minibatches, 1):
                 mine = share(picks, 1).unsqueeze(-1).expand(-1, -1, data.shape[-1])
                 sums = self._update(data.gather(1, mine))
-        return {**sums, "train_return": self.episode["last"].clone()}
+        return sums
 
     def _update(self, batch: Float[Tensor, "n b w"]) -> dict[str, Tensor]:
         d = batch.shape[-1] - self.act_dim - 3
@@ -205,9 +199,9 @@ class PPO(nn.Module):
         clipped = ratio.clamp(1.0 - self.options.clip, 1.0 + self.options.clip)
         gain = torch.minimum(ratio * advantage, clipped * advantage) + self.options.entropy * entropy
         actor_loss = -gain.mean(-1)
-        _step(self.actor_optimiser, actor_loss)
+        descend(self.actor_optimiser, actor_loss, "the policy")
         value_loss = 0.5 * (self.value(s).squeeze(-1) - target).square().mean(-1)
-        _step(self.value_optimiser, value_loss)
+        descend(self.value_optimiser, value_loss, "the value function")
         outside = ((ratio.detach() - 1.0).abs() > self.options.clip).float().mean(-1)
         losses = {
             "loss": actor_loss + value_loss,
@@ -263,13 +257,9 @@ class PPO(nn.Module):
 
     def state(self) -> dict[str, Any]:
         """What is neither parameter nor optimiser."""
-        copies = {
-            key: value.clone()
-            for key, value in (self.running | {f"e {k}": v for k, v in self.episode.items()}).items()
-        }
         return {
             "envs": self.envs.get_state(),
-            "sums": copies,
+            "sums": {key: value.clone() for key, value in self.running.items()},
             "training": [c.training for c in self.counters],
         }
 
@@ -278,13 +268,5 @@ class PPO(nn.Module):
         self.envs.set_state(state["envs"])
         for key in self.running:
             self.running[key] = state["sums"][key].clone()
-        for key in self.episode:
-            self.episode[key] = state["sums"][f"e {key}"].clone()
         for counter, count in zip(self.counters, state["training"], strict=True):
             counter.training = int(count)
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: Float[Tensor, " n"]) -> None:
-    optimiser.zero_grad()
-    loss.sum().backward()
-    optimiser.step()

@@ -13,7 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from common.errors import unknown
+from common.errors import BadInputError, unknown
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,17 @@ def switches(cfg: Mapping[str, Any]) -> Switches:
     """From the config section ``release: {mode: paper | release, <switch>: null | true | false}``.
 
     Raises:
-        BadInputError: unknown mode.
+        BadInputError: unknown mode, or a switch that is neither.
     """
     mode = cfg["mode"]
     if mode not in ("paper", "release"):
         raise unknown("release.mode", str(mode), ("paper", "release"))
     names = [field.name for field in fields(Switches)]
     chosen = {name: cfg.get(name) for name in names}
-    return Switches(**{name: mode == "release" if on is None else bool(on) for name, on in chosen.items()})
+    for name, on in chosen.items():
+        if on is not None and not isinstance(on, bool):
+            raise BadInputError(f"release.{name} is null, true or false, not {on!r}.")
+    return Switches(**{name: mode == "release" if on is None else on for name, on in chosen.items()})
 
 
 def current_as_next(rows: Float[Tensor, "m w"], obs_dim: int, act_dim: int) -> Float[Tensor, "m w"]:

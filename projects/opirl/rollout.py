@@ -1,4 +1,5 @@
-"""Acting: N members' environments stepped in lock-step, one forward pass a time step, every interaction counted.
+"""Acting: N members' environments stepped in lock-step, one forward pass a time step, interactions counted
+where counters are given (not those of a random policy's returns, nor of the stage `evaluate`).
 
 Starts are streams of (seed, purpose): training, evaluation and demonstration never share one.
 """

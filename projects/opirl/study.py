@@ -109,7 +109,6 @@ STUDY = Study(
         "hopper": "One seed of one task, 15,000 interactions off policy and 300,000 on policy: curves, no verdicts. "
         "The expert is SAC after 150,000 interactions.",
         "bodies": "One seed, one demonstration, 12,000 interactions off policy and 300,000 on policy: curves, no "
-        "verdicts. The experts are SAC after 150,000 interactions; what the ants' rewards are worth is measured by "
-        "15,000 interactions.",
+        "verdicts. The experts are SAC after 120,000 interactions, far from what these bodies can do.",
     },
 )

@@ -40,7 +40,6 @@ class EnvSpec:
         obs_dim: observation dimensions, without the absorbing flag.
         act_dim: action dimensions.
         horizon: steps after which an episode is truncated.
-        terminates: whether an episode can end before its horizon.
         demonstrator: the environment in which this task's expert acts; its observations are mapped by
             `task_observation`. The task itself unless the expert must know what the imitator may not.
     """
@@ -48,24 +47,23 @@ class EnvSpec:
     obs_dim: int
     act_dim: int
     horizon: int
-    terminates: bool
     demonstrator: str = ""
 
 
 SPECS: dict[str, EnvSpec] = {
-    "inverted_double_pendulum": EnvSpec(9, 1, 1000, True),
-    "hopper": EnvSpec(11, 3, 1000, True),
-    "halfcheetah": EnvSpec(17, 6, 1000, False),
-    "walker2d": EnvSpec(17, 6, 1000, True),
-    "ant": EnvSpec(105, 8, 1000, True),
-    "humanoid": EnvSpec(348, 17, 1000, True),
-    "pointmaze_left": EnvSpec(6, 2, 100, False),
-    "pointmaze_right": EnvSpec(6, 2, 100, False),
-    "pointmaze_two_goals": EnvSpec(6, 2, 100, False, demonstrator="pointmaze_two_goals_told"),
-    "pointmaze_two_goals_told": EnvSpec(6, 2, 100, False),
-    "custom_ant": EnvSpec(111, 8, 1000, False),
-    "amputated_ant": EnvSpec(111, 8, 1000, False),
-    "big_ant": EnvSpec(111, 8, 1000, False),
+    "inverted_double_pendulum": EnvSpec(9, 1, 1000),
+    "hopper": EnvSpec(11, 3, 1000),
+    "halfcheetah": EnvSpec(17, 6, 1000),
+    "walker2d": EnvSpec(17, 6, 1000),
+    "ant": EnvSpec(105, 8, 1000),
+    "humanoid": EnvSpec(348, 17, 1000),
+    "pointmaze_left": EnvSpec(6, 2, 100),
+    "pointmaze_right": EnvSpec(6, 2, 100),
+    "pointmaze_two_goals": EnvSpec(6, 2, 100, demonstrator="pointmaze_two_goals_told"),
+    "pointmaze_two_goals_told": EnvSpec(6, 2, 100),
+    "custom_ant": EnvSpec(111, 8, 1000),
+    "amputated_ant": EnvSpec(111, 8, 1000),
+    "big_ant": EnvSpec(111, 8, 1000),
 }
 
 

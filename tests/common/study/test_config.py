@@ -12,7 +12,7 @@ from common.errors import BadInputError
 from common.study.config import ROOT, check_names, compose, flatten, lookup, projects, scales
 
 BASE = """# @package _global_
-model: {width: 4, rate: 0.5, name: tanh, deep: {er: {x: 1}}, flag: true, sizes: [1, 2], nothing: null}
+model: {width: 4, rate: 0.5, name: tanh, deep: {er: {x: 1}}, flag: true, sizes: [1, 2], nothing: null, steps: 5}
 grid: {train: [{arm: [a, b]}]}
 """
 
@@ -84,6 +84,11 @@ def test_values_of_the_right_type_are_taken(root: Path, override: str, key: str,
         ("model.width=true", "model.width takes a value of type int, not True"),
         ("model.rate=[1]", "model.rate takes a value of type float"),
         ("model.sizes=3", "model.sizes takes a value of type list"),
+        ("model.rate=inf", "model.rate takes a finite number, not inf"),
+        ("model.width=nan", "model.width takes a finite number, not nan"),
+        ("model.nothing=off", "model.nothing takes true or false, not 'off'"),  # it would count as true
+        ("model.nothing=-inf", "model.nothing takes a finite number"),
+        ("model.steps=0", "model.steps takes a number above 0, not 0"),
         ("model.width", "not of the form key=value"),
         ("+model.new=1", "new keys cannot be added"),
         ("~model.width", "not of the form key=value"),

@@ -37,7 +37,7 @@ def layers(*sizes: int, seed: int = 0) -> list[Tensor]:
 
 
 def policy() -> Policy:
-    return Policy("pointmaze_left", 2, layers(7, 5, 4), "tanh", torch.arange(6.0), torch.ones(6))
+    return Policy("pointmaze_left", 2, layers(7, 5, 4), torch.arange(6.0), torch.ones(6))
 
 
 def reward(**changes: Any) -> Reward:
@@ -123,7 +123,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda x: x.update(schema=np.int64(2)),
+        lambda x: x.update(schema=np.int64(3)),
         lambda x: x.pop("schema"),
         lambda x: x.pop("method"),
         lambda x: x.pop("norm.1"),

@@ -123,3 +123,27 @@ def test_batches_with_a_remainder_are_refused(
     """Their members would not be bit-equal to running alone."""
     with pytest.raises(BadInputError, match="a multiple of 32"):
         make_arm(method, cfg=support.config(method, **{section: change}))
+
+
+def test_minibatches_that_do_not_divide_a_rollout_are_refused(make_arm: Make) -> None:
+    """Chunks of unequal size are no whole vectors, either."""
+    ppo = {"hidden": [16, 16], "lr": 1e-3, "copies": 16, "length": 64, "minibatches": 3}
+    with pytest.raises(
+        BadInputError, match=r"1024 rows \(copies x length\) cannot be cut into 3 minibatches"
+    ):
+        make_arm("airl", cfg=support.config("airl", airl={"ppo": ppo}))
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("collect", {"exploration": "smaple"}, "Did you mean 'sample'"),
+        ("release", {"clip_reward": "off"}, "release.clip_reward is null, true or false, not 'off'"),
+        ("release", {"mode": "papre"}, "Did you mean 'paper'"),
+    ],
+)
+def test_a_misspelt_choice_is_named(
+    make_arm: Make, section: str, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        make_arm("opirl", cfg=support.config("opirl", **{section: change}))

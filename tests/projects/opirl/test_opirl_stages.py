@@ -41,8 +41,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(stages: Stages, stage: str, method: str, env: str, **axes: str) -> Any:
+    folder = f"{stage} {method} {axes}"
     cfg = config(stage, method, env, **({"kind": axes.pop("kind")} if "kind" in axes else {}))
-    metrics = stages.run(stage, stages.members(stage, cfg, SEEDS, f"{stage} {method} {axes}", **axes))
+    metrics = stages.run(stage, stages.members(stage, cfg, SEEDS, folder, **axes))
     assert len(metrics) == len(SEEDS)
     assert all(np.isfinite(value) for one in metrics for value in one.values())
     return metrics
@@ -67,7 +68,7 @@ def test_expert_imitate_evaluate(stages: Stages, env: str) -> None:
 def test_transfer_of_the_ants(stages: Stages, target: str) -> None:
     run(stages, "expert", "sac", "custom_ant")
     run(stages, "imitate", "opirl", "custom_ant")
-    for kind in ("reward", "permuted", "policy"):
+    for kind in ("reward", "permuted", "policy", "true", "random"):
         got = run(stages, "transfer", "opirl", "custom_ant", target=target, kind=kind)
         trained = 0 if kind == "policy" else STEPS
         assert [one["interactions_training"] for one in got] == [trained, trained]
