@@ -2,7 +2,8 @@
 
 Every loss was tuned with the same number of trials on held-out classes; ablations share what the arm tuned that they
 take something away from. All scores are of test classes that nothing was chosen on, but for the claim about that very
-mistake.
+mistake. MAP@R and R@1 are of the concatenated embedding of a seed's models, one a fold; of single models they stand in
+the table as `separated_…`, and the gain of `optimism` is of single models.
 
 With the released thresholds and the weight in the exponent no positive pair was hard on letters. So the mechanism is
 tested at a narrow region: the hardness level is the mean similarity itself, the half-width a quarter of the base weight
@@ -19,8 +20,22 @@ RECALL = Metric("recall_at_1", "R@1", "higher", worst=0.0)
 GAIN = Metric("gain", "MAP@R", "higher", worst=0.0)
 SCALES = ("laptop", "workstation", "paper")
 LOCAL = ("laptop", "workstation")  # where letters are
+PAPER = ("paper",)  # where photographs are
 ABSTRACT = "Li, Sato, Yokota 2022 (arXiv 2211.10382), abstract"
 LETTERS = "Small letters and a network of three convolutions; nothing is said of birds, cars or products."
+PHOTOGRAPHS = (
+    "At paper scale all seeds have the published classes: intervals are over folds, weights and order alone."
+)
+LIMITS = {
+    LOCAL: LETTERS,
+    PAPER: PHOTOGRAPHS,
+    SCALES: "At laptop and workstation scale small letters and a network of three convolutions, which say nothing of "
+    f"birds, cars or products. {PHOTOGRAPHS}",
+}
+DIFFERS = (
+    "one BN-Inception, 512-d, on all training classes, best epoch on the test set; ours are the models of four folds, "
+    "concatenated"
+)
 NAMES = {
     "proxy_isa": "Proxy-ISA",
     "isa_none": "Proxy-ISA, weights off",
@@ -57,14 +72,14 @@ PUBLISHED = (
         0.2697,
         "MAP@R",
         "README of rioyokotalab/ProxyISA, commented out",
-        "Inception-BN, 512-d, best epoch on the test set",
+        DIFFERS,
     ),
     Published(
         "Proxy-Anchor, CUB",
         0.691,
         "R@1",
         "README of tjddus9597/Proxy-Anchor-CVPR2020",
-        "BN-Inception, 512-d, best epoch on the test set",
+        DIFFERS,
     ),
 )
 
@@ -72,8 +87,7 @@ PUBLISHED = (
 def anchor(data: str, value: float) -> tuple[Published, ...]:
     """Proxy-Anchor's own R@1 on another data set."""
     source = "README of tjddus9597/Proxy-Anchor-CVPR2020"
-    differs = "BN-Inception, 512-d, best epoch on the test set"
-    return (Published(f"Proxy-Anchor, {data}", value, "R@1", source, differs),)
+    return (Published(f"Proxy-Anchor, {data}", value, "R@1", source, DIFFERS),)
 
 
 BESIDE = {"cars": anchor("Cars", 0.864), "sop": anchor("SOP", 0.792), "inshop": anchor("In-shop", 0.919)}
@@ -98,7 +112,7 @@ def over_anchor(data: str, scales: tuple[str, ...], words: str) -> Claim:
         control=arm("isa_permuted", data),
         published=BESIDE.get(data, PUBLISHED),
         scales=scales,
-        limits=LETTERS,
+        limits=LIMITS[scales],
     )
 
 
@@ -115,7 +129,7 @@ def mechanism(name: str, loss: str, words: str) -> Claim:
         baseline=arm("narrow_none", "cub_like"),
         control=arm(f"{loss}_mean", "cub_like"),
         scales=LOCAL,
-        limits=LETTERS,
+        limits=LIMITS[LOCAL],
     )
 
 
@@ -139,7 +153,7 @@ CLAIMS = (
         tasks=("data",),
         published=PUBLISHED,
         scales=SCALES,
-        limits=LETTERS,
+        limits=LIMITS[SCALES],
     ),
     mechanism("down-both", "narrow", "hard and easy pairs"),
     mechanism("down-hard", "narrow_hard", "hard pairs alone"),
@@ -156,7 +170,7 @@ CLAIMS = (
         tasks=("data",),
         primary=False,
         scales=SCALES,
-        limits=LETTERS,
+        limits=LIMITS[SCALES],
     ),
     Claim(
         id="volume",
@@ -170,7 +184,7 @@ CLAIMS = (
         control=arm("isa_permuted", "sop_like"),
         primary=False,
         scales=LOCAL,
-        limits=LETTERS,
+        limits=LIMITS[LOCAL],
     ),
     Claim(
         id="exponent",
@@ -184,7 +198,7 @@ CLAIMS = (
         tasks=("data",),
         primary=False,
         scales=SCALES,
-        limits=LETTERS,
+        limits=LIMITS[SCALES],
     ),
     Claim(
         id="optimism",
@@ -198,10 +212,10 @@ CLAIMS = (
         margin=0.005,
         tasks=("data", "loss"),
         scales=SCALES,
-        limits=LETTERS,
+        limits=LIMITS[SCALES],
     ),
-    over_anchor("cub", ("paper",), "CUB-200-2011"),
-    over_anchor("cars", ("paper",), "Cars-196"),
-    over_anchor("sop", ("paper",), "Stanford Online Products"),
-    over_anchor("inshop", ("paper",), "In-shop"),
+    over_anchor("cub", PAPER, "CUB-200-2011"),
+    over_anchor("cars", PAPER, "Cars-196"),
+    over_anchor("sop", PAPER, "Stanford Online Products"),
+    over_anchor("inshop", PAPER, "In-shop"),
 )

@@ -75,6 +75,17 @@ STUDY = Study(
             y_label="MAP@R, held-out classes",
         ),
         Curves(
+            id="easy",
+            caption="Share of the positive pairs above the hardness level, the easy ones.",
+            stage="learn",
+            x="step",
+            y="positive_easy",
+            panel="data",
+            line="loss",
+            x_label="training steps",
+            y_label="share of positives",
+        ),
+        Curves(
             id="informative",
             caption="Share of the positive pairs between threshold and hardness level, the informative ones.",
             stage="learn",

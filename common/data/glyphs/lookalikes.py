@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from common.data.glyphs.faces import FACES, face_path, masters
 
-SIDE = 16  # the smallest image size, so that a letter is a class at every size
+SIDE = 16  # the usual size: letters that differ at it are classes there and above, but may look alike at 8
 THRESHOLD = 0.35
 
 

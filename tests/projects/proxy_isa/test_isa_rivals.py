@@ -74,10 +74,10 @@ def test_the_librarys_defect_is_still_there() -> None:
     assert bare.proxies.dtype == torch.bfloat16
 
 
-def test_proxy_nca_formulas() -> None:
+def test_proxy_nca_pp_is_its_formula() -> None:
     x, y = batch()
-    for name, scale in (("proxy_nca", 1.0), ("proxy_nca_pp", 9.0)):
-        loss = rival(name)
+    for options, scale in (({}, 9.0), ({"scale": 3.0}, 3.0)):
+        loss = rival("proxy_nca_pp", **options)
         (proxies,) = loss.parameters()
         squared = torch.cdist(normalize(x), normalize(proxies)) ** 2
         assert torch.allclose(loss(x, y), cross_entropy(-scale * squared, y), rtol=1e-4)
@@ -180,7 +180,7 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 
 
 def test_bad_batches() -> None:
-    for loss in (rival("proxy_nca"), build({"name": "triplet", "memory": 9}, C, D)):
+    for loss in (rival("proxy_nca_pp"), build({"name": "triplet", "memory": 9}, C, D)):
         with pytest.raises(BadInputError, match="have no proxy"):
             loss(torch.ones(2, D), torch.tensor([0, C]))
         with pytest.raises(BadInputError, match="all 2 samples are of class 3"):

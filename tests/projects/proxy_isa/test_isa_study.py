@@ -136,9 +136,12 @@ def test_embeddings_have_length_one_and_maxima_are_added_on_demand() -> None:
         ({"kind": "resnet5O"}, "resnet50"),
         ({"kind": "resnet18", "pool": "max"}, "avg"),
         ({"kind": "resnet18", "weights": "/nowhere/w.pt"}, "no file /nowhere/w.pt"),
+        ({"channels": [8, 12]}, r"net\.channels = \[8, 12\]: 12 channels .* Give 1 to 8, or a multiple of 8"),
+        ({"channels": [0]}, "0 channels"),
+        ({"channels": [8] * 6}, r"data\.size: images of 32 x 32 .* 6 layers .* Give a multiple of 64"),
     ],
 )
-def test_a_backbone_that_cannot_be(options: dict[str, str], message: str) -> None:
+def test_a_backbone_that_cannot_be(options: dict[str, Any], message: str) -> None:
     net = {"kind": "glyph_cnn", "channels": [8], "dim": 4, "pool": "avg", "weights": None} | options
     with pytest.raises(BadInputError, match=message):
         build(net, (3, 32, 32))
@@ -153,13 +156,34 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         build(net, (3, 32, 32))
 
 
+@pytest.mark.parametrize("size", [20, 36])
+def test_an_image_side_that_cannot_be_halved_so_often_is_refused(tmp_path: Path, size: int) -> None:
+    """Letters of any even side can be drawn; the network needs more."""
+    cfg = config(net={"channels": [8, 8, 8]})
+    images = task("cub_like", 0, DATA | {"size": size}).train
+    with pytest.raises(BadInputError, match=rf"{size} x {size} pixels.* 3 layers.*Give a multiple of 8"):
+        training.train(cfg, TUNED, folds(images, 2, 0)[0], 5, tmp_path)
+    assert build(cfg["net"], (1, 24, 24)).head.in_features == 8 * 3 * 3
+
+
 def test_without_weights_the_loss_is_proxy_anchor() -> None:
-    cfg = config(rule={"weighting": "none"})
+    """Also late in a training, where the state would give every pair another weight than 1."""
+    torch.manual_seed(0)
     x, y = nn.functional.normalize(torch.randn(16, 8), dim=1), torch.arange(16) % 6
-    ours = losses.build(cfg, TUNED, 6, 8.0, 10, 3)
     theirs = losses.build(config(loss={"name": "proxy_anchor"}), TUNED, 6, 8.0, 10, 3)
-    theirs.loss.proxies.data.copy_(ours.proxies.data)  # pyright: ignore
-    assert ours(x, y).item() == pytest.approx(theirs(x, y).item(), rel=1e-5)
+
+    def ours(weighting: str) -> float:
+        loss = losses.build(config(rule={"weighting": weighting}), TUNED, 6, 8.0, 10, 3)
+        assert isinstance(loss, ProxyISA)
+        loss.step.fill_(loss.rule.filter)
+        loss.counted.fill_(100)
+        theirs.loss.proxies.data.copy_(loss.proxies.data)  # pyright: ignore
+        return loss(x, y).item()
+
+    found = {weighting: ours(weighting) for weighting in ("none", "positives", "negatives", "both")}
+    expected = theirs(x, y).item()
+    assert found.pop("none") == pytest.approx(expected, rel=1e-5)
+    assert all(abs(value - expected) > 0.01 * expected for value in found.values())
 
 
 def test_shares_of_the_training_become_steps_and_the_volume_images_a_class() -> None:
@@ -329,6 +353,14 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path)
     assert set(whole["params"]) == {"lr", "proxy_lr", "alpha", "delta"}
 
 
+def test_a_loss_without_ranges_is_refused_before_the_search(tmp_path: Path) -> None:
+    cfg = config(loss={"name": "proxy_anker"}) | {"axes": {"data": "cub_like", "loss": "x", "seed": 900}}
+    with pytest.raises(
+        BadInputError, match=r"unknown loss\.name 'proxy_anker'\. Did you mean 'proxy_anchor'"
+    ):
+        tune.run(cfg, {}, tmp_path)
+
+
 def test_every_loss_has_the_same_number_of_trials() -> None:
     jobs = expand(load_study("proxy_isa"), compose("proxy_isa", "laptop"))
     tuned = [job for job in jobs if job.stage.name == "tune"]
@@ -433,6 +465,13 @@ def test_a_gallery_is_searched_in_place_of_the_other_test_images() -> None:
     gallery = images((1.0, 0.1), (0.1, 1.0), (-1.0, 0.0), labels=[0, 1, 1])
     found = scores([Same()], Task(0, query, query, gallery)).means()
     assert found["recall_at_1"] == 1.0 and found["map_at_r"] == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_what_a_claim_cannot_show_is_said_of_the_scales_that_it_has() -> None:
+    for claim in load_study("proxy_isa").claims:
+        assert ("letters" in claim.limits) == ("laptop" in claim.scales), claim.id
+        assert ("At paper scale" in claim.limits) == ("paper" in claim.scales), claim.id
+        assert claim.limits.startswith("Small letters") == ("paper" not in claim.scales), claim.id
 
 
 def test_proxy_isa_is_what_the_config_builds() -> None:
