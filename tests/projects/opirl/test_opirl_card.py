@@ -1,0 +1,74 @@
+"""The figures that the card takes from the committed results are those of the results."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import projects.opirl
+
+(FOLDER,) = projects.opirl.__path__
+CARD = (Path(FOLDER) / "README.md").read_text(encoding="utf-8")
+RESULTS = Path(FOLDER).parents[1] / "results/opirl"
+METHODS = {
+    "OPIRL": "opirl",
+    "OPIRL, last rollout only": "opirl_last_rollout",
+    "OPIRL without the covering term": "covering_off",
+    "AIRL (PPO)": "airl",
+    "behavioural cloning": "bc",
+    "DAC": "dac",
+    "the release's switches, temperature fixed": "release",
+    "SAC on the true reward": "sac",
+}
+
+
+def rows(scale: str, stage: str) -> dict[tuple[str, str], dict[str, str]]:
+    """(environment, method) -> the row of the first seed."""
+    with (RESULTS / scale / "table.csv").open(newline="", encoding="utf-8") as file:
+        return {(row["env"], row["method"]): row for row in csv.DictReader(file) if row["stage"] == stage}
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading, without its head."""
+    lines = CARD.split(heading, 1)[1].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|---"))
+    body = lines[start + 1 :]
+    stop = next(i for i, line in enumerate(body) if not line.startswith("|"))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body[:stop]]
+
+
+def test_the_hopper_table() -> None:
+    learned, tested = rows("hopper", "imitate"), rows("hopper", "evaluate")
+    checked = 0
+    for name, reached, share, trained in table("## One task with a body"):
+        if name not in METHODS:
+            continue
+        one = learned["hopper", METHODS[name]]
+        cap, interactions = float(one["interactions_training"]), float(one["interactions_to_80"])
+        expected = "never" if interactions > cap and METHODS[name] != "bc" else interactions
+        if expected == "never":
+            assert reached == "never", name
+        else:
+            assert float(reached.replace(",", "")) == pytest.approx(interactions, rel=0.05, abs=1), name
+        assert float(share) == pytest.approx(
+            float(tested["hopper", METHODS[name]]["normalised"]), abs=0.005
+        ), name
+        assert float(trained.replace(",", "")) == pytest.approx(cap, rel=0.005), name
+        checked += 1
+    assert checked == 7
+
+
+def test_the_last_column_of_the_verdicts() -> None:
+    claims = json.loads((RESULTS / "laptop/claims.json").read_text(encoding="utf-8"))["claims"]
+    known = {claim["id"]: claim for claim in claims}
+    for name, _, before, last in table("## How firm the verdicts are"):
+        text = before if last == "the same" else last
+        assert text.endswith(f": {known[name]['verdict']}"), name
+        effect = known[name]["effect"]
+        shown = math.exp(effect) if text.startswith("×") else effect
+        number = text.split()[0].replace("−", "-").lstrip("×")
+        assert float(number) == pytest.approx(shown, abs=0.5 * 10.0 ** -len(number.partition(".")[2])), name
