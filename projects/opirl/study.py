@@ -108,7 +108,7 @@ STUDY = Study(
         "workstation": "One seed: curves, no verdicts.",
         "hopper": "One seed of one task, 15,000 interactions off policy and 300,000 on policy: curves, no verdicts. "
         "The expert is SAC after 150,000 interactions.",
-        "bodies": "One seed, one demonstration, 12,000 interactions off policy and 300,000 on policy: curves, no "
+        "bodies": "One seed, one demonstration, 12,000 interactions off policy and 150,000 on policy: curves, no "
         "verdicts. The experts are SAC after 120,000 interactions, far from what these bodies can do.",
     },
 )
