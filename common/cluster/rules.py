@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from common.cluster.profile import no_account, seconds
-from common.cluster.sites import NodeClass, Site
+from common.cluster.sites import NodeClass, Site, find_class
 from common.errors import BadInputError
 
 PREFIX = {"slurm": "#SBATCH", "pbs": "#PBS", "sge": "#$", "pjm": "#PJM"}
+ATTACHED = ("slurm", "pbs")  # a short option's value may follow without a space: -pgpu
+SLURM = {
+    "--nodes": "nodes", "-N": "nodes", "--ntasks-per-node": "processes", "--cpus-per-task": "threads", "-c": "threads",
+    "--gpus-per-node": "gpus",
+}  # fmt: skip
 
 
 @dataclass
@@ -19,6 +25,7 @@ class Directives:
     """What a script asks for, whatever its dialect. None: not said."""
 
     queue: str = ""
+    resource: str = ""
     nodes: int = 1
     processes: int | None = None
     threads: int | None = None
@@ -27,6 +34,11 @@ class Directives:
     seconds: int | None = None
     filesystems: str = ""
     unread: list[str] = field(default_factory=list[str])
+
+    @property
+    def node_class(self) -> str:
+        """Name of the node class; the queue of an ABCI reservation is another thing."""
+        return self.resource or self.queue
 
 
 def violations(site: Site, script: str, account: str) -> list[str]:
@@ -42,16 +54,15 @@ def violations(site: Site, script: str, account: str) -> list[str]:
     """
     asked = read(site, script)
     found = [f"directive {line!r} is not one of {site.scheduler}" for line in asked.unread]
-    one = next((row for row in site.classes if row.name == asked.queue), None)
+    found += who_pays(site, asked.seconds, account)
+    one = find_class(site, asked.node_class)
     if one is None:
         valid = ", ".join(row.name for row in site.classes)
-        return [*found, f"{asked.queue or 'no class'} is not a node class of {site.title}; valid: {valid}"]
-    return [
-        *found,
-        *_who_pays(site, asked, account),
-        *_time(site, one, asked),
-        *_shape(site, one, asked, script),
-    ]
+        return [
+            *found,
+            f"{asked.node_class or 'no class'} is not a node class of {site.title}; valid: {valid}",
+        ]
+    return [*found, *_time(site, one, asked), *_shape(site, one, asked, script)]
 
 
 def node_hours(site: Site, script: str) -> float:
@@ -63,18 +74,33 @@ def node_hours(site: Site, script: str) -> float:
 def read(site: Site, script: str) -> Directives:
     """The directives of a script."""
     prefix = PREFIX[site.scheduler]
+    lines = (line for line in script.splitlines() if line.startswith(f"{prefix} "))
+    return requests(site, (line.removeprefix(prefix).strip() for line in lines))
+
+
+def requests(site: Site, lines: Iterable[str]) -> Directives:
+    """What directives, each without its prefix, ask for.
+
+    Raises:
+        BadInputError: a number or a walltime cannot be read.
+    """
     asked = Directives()
     reader = {"slurm": _slurm, "pbs": _pbs, "sge": _sge, "pjm": _pjm}[site.scheduler]
-    for line in script.splitlines():
-        if line.startswith(f"{prefix} "):
-            reader(asked, line.removeprefix(prefix).strip(), site)
+    for line in lines:
+        options = _options(line, site.scheduler in ATTACHED)
+        if not options or not options[0][0].startswith("-"):
+            asked.unread.append(line)
+            continue
+        for option, value in options:
+            reader(asked, option, value, site)
     return asked
 
 
-def _who_pays(site: Site, asked: Directives, account: str) -> list[str]:
+def who_pays(site: Site, walltime: int | None, account: str) -> list[str]:
+    """That an account is missing, where the site refuses a job of so long a walltime without one."""
     if account or not site.account_needed:
         return []
-    if site.trial_minutes and asked.seconds is not None and asked.seconds <= site.trial_minutes * 60:
+    if site.trial_minutes and walltime is not None and walltime <= site.trial_minutes * 60:
         return []
     return [no_account(site)]
 
@@ -117,7 +143,9 @@ def _shape(site: Site, one: NodeClass, asked: Directives, script: str) -> list[s
 
 def _processes(one: NodeClass, asked: Directives, script: str) -> list[str]:
     """Processes that the script starts against those that it asked for, and against the devices."""
-    started = re.search(r"^(?:.*; )?exec (?:srun|mpirun|mpiexec) .*?-n (\d+)", script, re.MULTILINE)
+    # A program's line ends in its log; that is not so of the line that copies the data.
+    starter = r"^(?:.*; )?(?:exec )?(?:srun|mpirun|mpiexec) .*?-n (\d+) .*>>"
+    started = re.search(starter, script, re.MULTILINE)
     if started is None:
         return []
     world, found = int(started.group(1)), list[str]()
@@ -129,28 +157,41 @@ def _processes(one: NodeClass, asked: Directives, script: str) -> list[str]:
     return found
 
 
-def _slurm(asked: Directives, line: str, site: Site) -> None:
-    name, _, value = line.partition("=")
-    if not line.startswith("-"):
-        asked.unread.append(line)
-    elif name in ("--partition", "-p"):
+def _options(line: str, attached: bool) -> list[tuple[str, str]]:
+    """The options of a line with their values, empty where there is none; nothing if the line cannot be read."""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # an open quotation mark
+        return []
+    found: list[tuple[str, str]] = []
+    while words:
+        option, sign, value = words.pop(0), "", ""
+        if option.startswith("--"):
+            option, sign, value = option.partition("=")
+        elif attached and option.startswith("-") and len(option) > 2:
+            option, sign, value = option[:2], "=", option[2:]
+        if not sign and words and not words[0].startswith("-"):
+            value = words.pop(0)
+        found.append((option, value))
+    return found
+
+
+def _slurm(asked: Directives, option: str, value: str, site: Site) -> None:
+    if option in ("--partition", "-p"):
         asked.queue = value
-    elif name in ("--nodes", "--ntasks-per-node", "--cpus-per-task", "--gpus-per-node"):
-        key = {"--nodes": "nodes", "--ntasks-per-node": "processes", "--cpus-per-task": "threads"}.get(
-            name, "gpus"
-        )
-        setattr(asked, key, _number(value, line))
-    elif name in ("--time", "-t"):
+    elif option in SLURM:
+        number = value.rpartition(":")[2] if option == "--gpus-per-node" else value  # TYPE:NUMBER
+        setattr(asked, SLURM[option], _number(number, f"{option}={value}"))
+    elif option in ("--time", "-t"):
         asked.seconds = seconds(value)
 
 
-def _pbs(asked: Directives, line: str, site: Site) -> None:
-    option, _, value = line.partition(" ")
-    value = value.strip()
-    if not line.startswith("-"):
-        asked.unread.append(line)
-    elif option == "-q":
+def _pbs(asked: Directives, option: str, value: str, site: Site) -> None:
+    if option == "-q":
         asked.queue = value
+    elif option == "-v":  # ABCI: in a reservation, whose name is the queue's, it names the class
+        variables = (item.partition("=") for item in value.split(","))
+        asked.resource = next((given for name, _, given in variables if name == "RTYPE"), asked.resource)
     elif option == "-l":
         for item in value.split(","):
             key, _, given = item.partition("=")
@@ -174,38 +215,31 @@ def _select(asked: Directives, text: str) -> None:
                 setattr(asked, keys[key], _number(value, item))
 
 
-def _sge(asked: Directives, line: str, site: Site) -> None:
-    option, _, value = line.partition(" ")
-    value = value.strip()
-    if not line.startswith("-"):
-        asked.unread.append(line)
+def _sge(asked: Directives, option: str, value: str, site: Site) -> None:
+    if option == "-q" and site.any_queue:
+        asked.queue = value
     elif option == "-l":
         for item in value.split(","):
             key, _, given = item.partition("=")
             if key == "h_rt":
                 asked.seconds = seconds(given)
-            elif key in {row.name for row in site.classes}:
+            elif key and key in {row.name for row in site.classes}:
                 asked.queue, asked.nodes = key, _number(given, item)
 
 
-def _pjm(asked: Directives, line: str, site: Site) -> None:
-    try:
-        option, *values = shlex.split(line)
-    except ValueError:  # an open quotation mark, or nothing
-        option, values = "", []
-    if not option.startswith("-"):
-        asked.unread.append(line)
-    elif option in ("-L", "--rsc-list", "--mpi") and values:
-        for item in values[0].split(","):
-            key, _, given = item.partition("=")
-            if key in ("rscgrp", "rg"):
-                asked.queue = given
-            elif key == "node":
-                asked.nodes = _product(given)
-            elif key == "elapse":
-                asked.seconds = seconds(given)
-            elif key == "max-proc-per-node":
-                asked.processes = _number(given, line)
+def _pjm(asked: Directives, option: str, value: str, site: Site) -> None:
+    if option not in ("-L", "--rsc-list", "--mpi"):
+        return
+    for item in value.split(","):
+        key, _, given = item.partition("=")
+        if key in ("rscgrp", "rg"):
+            asked.queue = given
+        elif key == "node":
+            asked.nodes = _product(given)
+        elif key == "elapse":
+            asked.seconds = seconds(given)
+        elif key == "max-proc-per-node":
+            asked.processes = _number(given, item)
 
 
 def _product(shape: str) -> int:

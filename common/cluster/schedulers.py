@@ -5,7 +5,9 @@ from __future__ import annotations
 import getpass
 import re
 import subprocess
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,13 @@ from common.errors import BadInputError, RethesisError
 
 PATIENCE = 60.0  # seconds that a scheduler may take to answer
 AT_ONCE = 100  # ids that one cancelling command takes
+GOING = (0, 0.5, 1, 2, 4, 8, 15)  # seconds before each question whether cancelled jobs have gone
+# Said by a command that found no scheduler to talk to, which is no refusal.
+AWAY = re.compile(
+    r"unable to contact|timed out|commlib error|communication (error|failure)"
+    r"|(cannot|could not|unable to|failed to) connect|connect(ion)? (failure|refused|reset)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,16 @@ class SchedulerError(RethesisError):
     """The scheduler refused, or did not answer."""
 
 
+class RefusedError(SchedulerError):
+    """The scheduler was there and did not take the job."""
+
+
 def submit(site: Site, script: Path, account: str) -> str:
     """Submit a script and return the job's id.
 
     Raises:
-        SchedulerError: it was refused; the scheduler's words are in the message.
+        RefusedError: it was refused; the scheduler's words are in the message.
+        SchedulerError: the scheduler was not found, or did not answer.
         BadInputError: the command is not here: this is no login node of the site.
     """
     family = FAMILIES[site.scheduler]
@@ -91,15 +105,16 @@ def submit(site: Site, script: Path, account: str) -> str:
     # A session of its own: a Ctrl-C at the terminal must not end it between submission and the id.
     answer = _run([*family.submit, *pays, str(script)])
     if answer.returncode:
-        raise SchedulerError(
-            f"{site.title} refused {script.name}: {(answer.stderr or answer.stdout).strip()}"
-        )
+        words = (answer.stderr or answer.stdout).strip()
+        if AWAY.search(words):
+            raise SchedulerError(f"{site.title} could not be asked to run {script.name}: {words}")
+        raise RefusedError(f"{site.title} refused {script.name}: {words}")
     for line in reversed(answer.stdout.splitlines()):  # sites print notices before it
         match = re.search(family.job_id, line.strip())
         if match:
             return match.group(1)
     said = f"{answer.stdout}{answer.stderr}".strip()  # some refusals end with 0
-    raise SchedulerError(f"no job id in what {family.submit[0]} printed: {said!r}")
+    raise RefusedError(f"no job id in what {family.submit[0]} printed: {said!r}")
 
 
 def living(site: Site) -> set[str]:
@@ -117,10 +132,37 @@ def living(site: Site) -> set[str]:
 
 
 def cancel(site: Site, jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that have ended already are no error."""
-    family = FAMILIES[site.scheduler]
+    """Cancel jobs and see them go; those that have ended already are no error.
+
+    Raises:
+        SchedulerError: some of them are still there after half a minute, or the scheduler does not say.
+    """
+    family, words = FAMILIES[site.scheduler], ""
     for start in range(0, len(jobs), AT_ONCE):
-        _run([*family.cancel, *jobs[start : start + AT_ONCE]])
+        try:
+            answer = _run([*family.cancel, *jobs[start : start + AT_ONCE]])
+            words = (answer.stderr.strip() if answer.returncode else "") or words
+        except SchedulerError as error:  # the others are cancelled all the same
+            words = str(error)
+    left = _left(site, set(jobs))
+    if left is None or left:
+        which = "does not say what became of" if left is None else "still lists"
+        raise SchedulerError(
+            f"{family.list_jobs()[0]} {which} {', '.join(sorted(left or jobs))}. {words}".strip()
+        )
+
+
+def _left(site: Site, jobs: set[str]) -> set[str] | None:
+    """Those of the cancelled jobs that do not go; None: no answer."""
+    left: set[str] | None = None if jobs else set()
+    deadline = time.monotonic() + PATIENCE
+    for pause in GOING:
+        if left == set() or time.monotonic() > deadline:
+            break
+        time.sleep(pause)
+        with suppress(SchedulerError):
+            left = jobs & living(site)
+    return left
 
 
 def _option(flag: str, value: str) -> list[str]:

@@ -7,84 +7,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from common.cluster import rules
+from common.cluster.ask import Ask, choose
 from common.cluster.profile import Profile, clock
-from common.cluster.sites import NodeClass, node_class
+from common.cluster.sites import NodeClass
 from common.container import inside
-from common.errors import BadInputError
 
 SIGNAL_EARLY = 60  # seconds that Slurm may send a signal before the time that it was asked for
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What one job asks for.
-
-    Attributes:
-        name: for the queue's listing.
-        nodes: units of the node class.
-        processes: per node, of one program that spans all of them; 1 on one node is a program of its own.
-        gpus: devices per node.
-        threads: per process.
-        memory_gb: per node.
-        seconds: walltime.
-        pack: independent programs side by side on one node.
-    """
-
-    name: str
-    seconds: int
-    nodes: int = 1
-    processes: int = 1
-    gpus: int = 0
-    threads: int = 1
-    memory_gb: float = 2.0
-    pack: int = 1
-
-    @property
-    def world(self) -> int:
-        """Processes of the one program."""
-        return self.nodes * self.processes
-
-    @property
-    def cores(self) -> int:
-        """CPU cores per node."""
-        return self.processes * self.threads * self.pack
-
-
-def choose(profile: Profile, ask: Ask) -> NodeClass:
-    """The profile's node class, or the first of the site's that the job fits in.
-
-    Raises:
-        BadInputError: the job fits in none.
-    """
-    if profile.node_class:
-        return node_class(profile.site, profile.node_class)
-    for one in profile.site.classes:
-        if not misfits(one, ask):
-            return one
-    reasons = "; ".join(
-        f"{one.name or 'default'}: {', '.join(misfits(one, ask))}" for one in profile.site.classes
-    )
-    raise BadInputError(f"{ask.name} fits in no node class of {profile.site.title}: {reasons}.")
-
-
-def misfits(one: NodeClass, ask: Ask) -> list[str]:
-    """Why a job does not fit in a node class."""
-    least, most = one.nodes
-    found: list[str] = []
-    if one.cores is not None and ask.cores > one.cores:
-        found.append(f"{ask.cores} cores of {one.cores}")
-    if one.gpus is not None and ask.gpus > one.gpus:
-        found.append(f"{ask.gpus} devices of {one.gpus}")
-    if one.memory_gb is not None and ask.memory_gb > one.memory_gb:
-        found.append(f"{ask.memory_gb:g} GB of {one.memory_gb:g}")
-    if ask.nodes < least or (most is not None and ask.nodes > most):
-        found.append(f"{ask.nodes} nodes, where {least} to {most or 'any number'} are allowed")
-    if one.hours is not None and ask.seconds > one.hours * 3600:
-        found.append(f"{clock(ask.seconds)} of {one.hours:g} h")
-    return found
+JOB_ID = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "sge": "JOB_ID", "pjm": "PJM_JOBID"}
+# What mpirun is told to pass on to the other nodes; the second where an image is to see the data.
+PASSED = (
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "RETHESIS_DEADLINE",
+    "RETHESIS_MARGIN",
+    "OMP_NUM_THREADS",
+    "RETHESIS_DATA",
+)
+BINDS = "${APPTAINER_BIND:+-x APPTAINER_BIND -x SINGULARITY_BIND}"
 
 
 def render(
@@ -98,9 +40,12 @@ def render(
         programs: one command a program; several run side by side on one node.
         root: the repository's root, the working directory.
         logs: one file a program; output is appended.
+
+    Raises:
+        BadInputError: the job fits in no node class, or not in the one that was named.
     """
     header = {"slurm": _slurm, "pbs": _pbs, "sge": _sge, "pjm": _pjm}[profile.site.scheduler]
-    prefix = {"slurm": "#SBATCH", "pbs": "#PBS", "sge": "#$", "pjm": "#PJM"}[profile.site.scheduler]
+    prefix = rules.PREFIX[profile.site.scheduler]
     one = choose(profile, ask)
     directives = [*header(profile, ask, one, logs[0]), *profile.site.directives, *profile.directives]
     return "\n".join(
@@ -118,7 +63,7 @@ def _body(
     profile: Profile, ask: Ask, programs: Sequence[Sequence[str]], root: Path, logs: Sequence[Path]
 ) -> list[str]:
     commands = [
-        f"{shlex.join(_launched(profile, ask, command, root))} >>{shlex.quote(str(log))} 2>&1"
+        f"{_launched(profile, ask, command, root)} >>{shlex.quote(str(log))} 2>&1"
         for command, log in zip(programs, logs, strict=True)
     ]
     lines = [
@@ -130,15 +75,16 @@ def _body(
     ]
     if ask.world > 1:
         lines.append("export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + $$ % 20000))")
+    cleared = profile.stage_data and profile.site.scheduler == "slurm"
     if profile.stage_data:
-        lines += _staging(profile, ask)
+        lines += _staging(profile, ask, cleared)
     if profile.image:  # the data may lie outside the work tree, on the node's own disk
         lines.append('[ ! -d "$RETHESIS_DATA" ] || export {APPTAINER,SINGULARITY}_BIND="$RETHESIS_DATA"')
     if profile.site.scheduler == "pjm":
         # Its signal at the limit goes to every process of the job, and those that do not know it die.
         commands = [f"(trap '' XCPU; exec {command})" for command in commands]
         lines.append("trap 'kill -TERM $(jobs -p) 2>/dev/null' XCPU")
-    elif len(commands) == 1:
+    elif len(commands) == 1 and not cleared:
         return [*lines, f"exec {commands[0]}"]
     return [
         *lines,
@@ -148,59 +94,68 @@ def _body(
     ]
 
 
-def _launched(profile: Profile, ask: Ask, command: Sequence[str], root: Path) -> list[str]:
+def _launched(profile: Profile, ask: Ask, command: Sequence[str], root: Path) -> str:
+    """The words that start a program, on all its nodes."""
     if profile.image:
         gpu = {"cuda": "--nv", "rocm": "--rocm"}.get(profile.devices, "")
         image = root / profile.image
         command = inside(image, command, ask.gpus > 0, runtime=profile.runtime, gpu=gpu, root=root)
     if ask.world == 1:
-        return [*command]
-    passed = [
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        "RETHESIS_DEADLINE",
-        "RETHESIS_MARGIN",
-        "OMP_NUM_THREADS",
-        "RETHESIS_DATA",
-    ]
-    number, each = str(ask.world), str(ask.processes)
-    exported = [word for name in passed for word in ("-x", name)]
-    starters = {
-        "srun": ["srun", "--kill-on-bad-exit=1", "-n", number, f"--ntasks-per-node={each}"],
-        "mpirun": ["mpirun", "-n", number, "--map-by", f"ppr:{each}:node", *exported],
-        "mpiexec": ["mpiexec", "-n", number, "-ppn", each],
-    }  # fmt: skip
-    if profile.site.scheduler == "pjm":  # processes per node are a directive there
-        starters["mpiexec"] = ["mpiexec", "-n", number]
-    return [*starters[profile.site.launcher], *command]
+        return shlex.join(command)
+    binds = [BINDS] if profile.image and profile.site.launcher == "mpirun" else []
+    return " ".join([_starter(profile, ask, ask.processes, PASSED), *binds, shlex.join(command)])
 
 
-def _staging(profile: Profile, ask: Ask) -> list[str]:
-    """Copy the data to every node's own disk, once a node, whole or not at all."""
-    local = f"${{{profile.site.scratch}:-/tmp}}/rethesis-data"
-    copy = f'rm -rf "{local}" && mkdir -p "{local}" && cp -r "$RETHESIS_DATA/." "{local}"'
+def _starter(profile: Profile, ask: Ask, each: int, passed: Sequence[str]) -> str:
+    """The words that start `each` processes a node; of the environment mpirun passes on what it is told alone."""
+    number, site = ask.nodes * each, profile.site
+    if site.launcher == "srun":  # since 22.05 it does not know the job's cores a task by itself
+        shape = f"--ntasks-per-node={each} --cpus-per-task={ask.threads}"
+        return f"srun --kill-on-bad-exit=1 -n {number} {shape}"
+    if site.launcher == "mpiexec":
+        per_node = "" if site.scheduler == "pjm" else f" -ppn {each}"  # a directive there
+        return f"mpiexec -n {number}{per_node}"
+    hosts = ' -hostfile "$PBS_NODEFILE"' if site.scheduler == "pbs" else ""
+    exported = "".join(f" -x {name}" for name in passed)
+    return f"mpirun -n {number} --map-by ppr:{each}:node{hosts}{exported}"
+
+
+def _staging(profile: Profile, ask: Ask, cleared: bool) -> list[str]:
+    """Copy the data to every node's own disk, once a node, whole or not at all.
+
+    The folder has the job's id, since jobs may share a node, and its path is made here, once for all nodes. With
+    `cleared` it is removed at the end: Slurm, unlike the others, need not empty a job's scratch folder itself.
+    """
+    local, there = '"$RETHESIS_LOCAL"', '"$RETHESIS_LOCAL.whole"'
+    path = f"${{{profile.site.scratch}:-/tmp}}/rethesis-data-${{{JOB_ID[profile.site.scheduler]}:?}}"
+    copy = f'rm -rf "${{RETHESIS_LOCAL:?}}" && mkdir -p {local} && cp -r "${{RETHESIS_DATA:?}}/." {local}'
+    remove = f"rm -rf {local}"
     if ask.nodes > 1 and profile.site.scheduler == "pjm":
         # Its mpiexec places processes by the directives alone: all of a node come, the first one copies.
-        there = f'"{local}.$PJM_JOBID"'
-        copy = f'exec 9>"{local}.lock" && flock 9 && {{ [ -e {there} ] || {{ {copy} && touch {there}; }}; }}'
-        copy = f"mpiexec -n {ask.world} bash -c {shlex.quote(copy)}"
+        copy = f'exec 9>"$RETHESIS_LOCAL.lock" && flock 9 && {{ [ -e {there} ] || {{ {copy} && touch {there}; }}; }}'
+        copy = f"{_starter(profile, ask, ask.processes, ())} bash -c {shlex.quote(copy)}"
     elif ask.nodes > 1:
-        number = str(ask.nodes)
-        starter = {
-            "srun": f"srun -n {number} --ntasks-per-node=1",
-            "mpirun": f"mpirun -n {number} --map-by ppr:1:node",
-            "mpiexec": f"mpiexec -n {number} -ppn 1",
-        }[profile.site.launcher]
-        copy = f"{starter} bash -c {shlex.quote(copy)}"
-    return [f"{copy} || exit 1", f'export RETHESIS_DATA="{local}"']
+        starter = _starter(profile, ask, 1, ("RETHESIS_DATA", "RETHESIS_LOCAL"))
+        copy, remove = f"{starter} bash -c {shlex.quote(copy)}", f"{starter} {remove}"
+    return [
+        f'export RETHESIS_LOCAL="{path}"',
+        *([f"trap {shlex.quote(remove)} EXIT"] if cleared else []),
+        f"{copy} || exit 1",
+        f"export RETHESIS_DATA={local}",
+    ]
+
+
+def _queue(profile: Profile, one: NodeClass) -> str:
+    """The queue that a script names: none where the directives do (a reservation is no class)."""
+    return "" if rules.requests(profile.site, profile.directives).queue else one.name
 
 
 def _slurm(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
     early = max(1, profile.margin - SIGNAL_EARLY)  # the deadline comes first; the signal is for preemption
-    to_shell = "B:" if ask.world == 1 else ""
+    to_shell, queue = "B:" if ask.world == 1 else "", _queue(profile, one)
     return [
         f"--job-name={ask.name}",
-        *([f"--partition={one.name}"] if one.name else []),
+        *([f"--partition={queue}"] if queue else []),
         f"--nodes={ask.nodes}",
         f"--ntasks-per-node={ask.processes}",
         f"--cpus-per-task={ask.threads * ask.pack}",
@@ -215,7 +170,7 @@ def _slurm(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
 
 
 def _pbs(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
-    chunk = f"select={ask.nodes}"
+    chunk, queue = f"select={ask.nodes}", _queue(profile, one)
     if not profile.site.fixed_cores:
         chunk += f":ncpus={ask.cores}:mem={round(ask.memory_gb * 1000)}mb"
         chunk += f":ngpus={ask.gpus}" if ask.gpus else ""
@@ -223,7 +178,7 @@ def _pbs(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
     chunk += f":mpiprocs={ask.processes}:ompthreads={ask.threads}"
     return [
         f"-N {ask.name[:15]}",
-        *([f"-q {one.name}"] if one.name else []),
+        *([f"-q {queue}"] if queue else []),
         f"-l {chunk}",
         *(["-l place=scatter"] if ask.nodes > 1 and not profile.site.directives else []),
         f"-l walltime={clock(ask.seconds)}",
@@ -237,9 +192,11 @@ def _pbs(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
 
 
 def _sge(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
-    shape = [f"-l {one.name}={ask.nodes}"] if one.name else []
-    if not one.name and ask.nodes * ask.cores > 1:
-        shape = [f"-pe {profile.parallel_environment} {ask.nodes * ask.cores}"]
+    queue, slots = _queue(profile, one), ask.nodes * ask.cores
+    shape = [f"-l {queue}={ask.nodes}"] if queue else []
+    if profile.site.any_queue:
+        shape = [f"-q {queue}"] if queue else []
+        shape += [f"-pe {profile.parallel_environment} {slots}"] if slots > 1 else []
     soft = [] if profile.site.fixed_cores else [f"-l s_rt={clock(max(1, ask.seconds - profile.margin))}"]
     return [
         f"-N {ask.name}",
@@ -254,9 +211,10 @@ def _sge(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
 
 
 def _pjm(profile: Profile, ask: Ask, one: NodeClass, log: Path) -> list[str]:
+    queue = _queue(profile, one)
     return [
         f"-N {ask.name}",
-        f"-L rscgrp={one.name}",
+        *([f"-L rscgrp={queue}"] if queue else []),
         f"-L node={ask.nodes}",
         f"-L elapse={clock(ask.seconds)}",
         # Without a total PJM_MPI_PROC, from which the ranks know how many they are, is not defined.

@@ -6,7 +6,7 @@ how far a row was tried by us, and nothing more than that may be said of it else
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from common.errors import BadInputError, unknown
@@ -46,7 +46,8 @@ class Site:
         name: LAUNCH=<name>.
         title: what it is.
         scheduler: the family of commands.
-        classes: smallest first; a job goes to the first that it fits.
+        classes: smallest first; a job goes to the first that it fits. One without a name: the scheduler's default,
+            at a site whose queues are not known here.
         account: the option that names who pays, such as ``-P``; empty when the site has none.
         account_needed: submission without one is refused.
         trial_minutes: without an account a job may run so long (0: not at all).
@@ -84,6 +85,18 @@ class Site:
     scratch: str = "TMPDIR"
     directives: tuple[str, ...] = ()
 
+    @property
+    def any_queue(self) -> bool:
+        """Whether its queues are not known here: every name is taken, and nothing of it is checked."""
+        return [one.name for one in self.classes] == [""]
+
+
+def find_class(site: Site, name: str) -> NodeClass | None:
+    """The class of that name, if the site may have one."""
+    if site.any_queue:
+        return replace(site.classes[0], name=name)
+    return next((one for one in site.classes if one.name == name), None)
+
 
 def node_class(site: Site, name: str) -> NodeClass:
     """The class of that name.
@@ -91,10 +104,10 @@ def node_class(site: Site, name: str) -> NodeClass:
     Raises:
         BadInputError: the site has none.
     """
-    for one in site.classes:
-        if one.name == name:
-            return one
-    raise unknown(f"node class of {site.name}", name, (one.name for one in site.classes))
+    one = find_class(site, name)
+    if one is None:
+        raise unknown(f"node class of {site.name}", name, (one.name for one in site.classes))
+    return one
 
 
 def site(name: str) -> Site:

@@ -11,6 +11,7 @@ from common.container import build
 from common.container.table import image_named, site_named
 from common.errors import BadInputError, RethesisError
 from common.tracking.provenance import ROOT, git_state
+from common.tracking.redact import redact_text
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     try:
         return _run(given, root)
     except RethesisError as error:
-        print(f"container: {error}", file=sys.stderr)
+        print(f"container: {redact_text(str(error))}", file=sys.stderr)
         return error.exit_code
 
 
@@ -43,7 +44,9 @@ def _run(given: argparse.Namespace, root: Path) -> int:
         print("note: the image holds the last commit; changes that are not committed are not in it.")
     print(f"{image.name}: {image.about}. Definition: {image.tested}.")
     print(f"{site.name}: {site.source or 'assumed to be an ordinary site, not checked'}.")
-    print(plan.shown(), flush=True)
+    print(
+        redact_text(plan.shown()), flush=True
+    )  # an index may be reached with a login, and terminals are logged
     if not given.print:
         print(f"built: {build.run(plan)}")
     return 0

@@ -20,7 +20,6 @@ def inside(
     *,
     runtime: str = "apptainer",
     gpu: str = "--nv",
-    binds: Sequence[Path] = (),
     root: Path = ROOT,
 ) -> list[str]:
     """`command` as it runs inside `image`, in the work tree `root`, which is bound in at its own path.
@@ -34,15 +33,12 @@ def inside(
         gpus: whether the job uses devices.
         runtime: apptainer or singularity, as the site calls it.
         gpu: the option that shows the site's devices: ``--nv``, ``--rocm`` or nothing.
-        binds: further folders, e.g. of data.
         root: the work tree.
     """
     program, *rest = command
     ours = {sys.executable, str(root / ".venv/bin/python"), ".venv/bin/python"}
     options = [gpu] if gpus and gpu else []
-    for folder in (root, *binds):
-        options += ["--bind", str(folder)]
     return [
-        runtime, "exec", *options, "--pwd", str(root), str(image),
+        runtime, "exec", *options, "--bind", str(root), "--pwd", str(root), str(image),
         *CLEAN, PYTHON if program in ours else program, *rest,
     ]  # fmt: skip

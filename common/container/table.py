@@ -25,7 +25,6 @@ class Image:
     python: str
     packages: Sequence[str]
     provided: Sequence[str]
-    gpu: str
     tested: str
     digest: str = ""
 

@@ -16,12 +16,14 @@ from types import FrameType
 from typing import Any
 
 from common.cluster.profile import profile
-from common.errors import RethesisError
+from common.errors import RethesisError, StoppedError
 from common.files import read_json, write_json
 from common.study import batch
 from common.study.launch import Pack, cores, packed
 from common.study.model import Resources
+from common.study.polling import LAUNCH, PLAN, undecided
 from common.study.programs import spoken
+from common.study.registry import REGISTRY
 from common.study.store import write_spec
 from common.study.tasks import Task
 
@@ -32,7 +34,10 @@ FLAGS = shlex.split(
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.25
 SUBMISSION = 60.0  # seconds that a submission under way may take to end
+STARTS = 5  # of Snakemake in one run, before jobs of a scheduler are left to the next one
+LOG = "snakemake.log"
 LINES = 20  # of a process's output that are shown
+Child = subprocess.Popen[bytes]
 
 
 def minutes(tasks: Sequence[Task], launch: Mapping[str, Any]) -> float:
@@ -52,6 +57,9 @@ def run(
 ) -> int | None:
     """Run tasks to their end and return the signal that stopped us, or None.
 
+    It also ends where the scheduler refused a job: ``batch.refusal`` then has its words, and jobs of this study that
+    it took before go on.
+
     Args:
         tasks: what to run.
         scale: noted in each job's specification.
@@ -59,14 +67,11 @@ def run(
         launch: the launch profile.
         root: the repository's root.
         watch: called a few times a second.
+
+    Raises:
+        StoppedError: Snakemake ended again and again before the jobs of a scheduler did; nothing is known of these.
     """
-    for path in engine.glob("*"):
-        if path.name in ("logs", batch.REGISTRY):  # of jobs that a scheduler may still run
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    _clear(engine)
     write_plan(tasks, scale, engine, launch, root)
     received: list[int] = []
 
@@ -75,27 +80,82 @@ def run(
 
     old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with (engine / "snakemake.log").open("w") as log:
-            child = subprocess.Popen(
-                command(engine, launch), cwd=root, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_default_signals,  # noqa: PLW1509 - no thread runs yet
-            )  # fmt: skip
-            # A look costs three file operations a job: on a cluster's file system it keeps the pace of the polls.
-            pace, last = (POLL if launch["executor"] == "local" else float(launch["poll"])), 0.0
-            while child.poll() is None and not received:
-                if time.monotonic() - last >= pace:
-                    watch()
-                    last = time.monotonic()
-                time.sleep(POLL)
-            if received and launch["executor"] == "batch":
-                _end_jobs(child, engine, launch)
-            elif received:
+        if launch["executor"] == "batch":
+            _run_jobs(engine, launch, root, watch, received)
+        else:
+            child = _spawn(engine, launch, root)
+            _follow(child, engine, launch, watch, received)
+            if received:
                 _end(child)
         watch()
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
     return received[0] if received else None
+
+
+def _clear(engine: Path) -> None:
+    """Remove what an earlier run left, but for what jobs in the queue may still need."""
+    for path in engine.glob("*"):
+        if path.name in ("logs", REGISTRY):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _spawn(engine: Path, launch: Mapping[str, Any], root: Path) -> Child:
+    with (engine / LOG).open("a") as log:
+        return subprocess.Popen(
+            command(engine, launch), cwd=root, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=_default_signals,  # noqa: PLW1509 - no thread runs yet
+        )  # fmt: skip
+
+
+def _follow(
+    child: Child, engine: Path, launch: Mapping[str, Any], watch: Callable[[], None], received: Sequence[int]
+) -> None:
+    """Watch until Snakemake ends, a signal comes or the scheduler refuses a job."""
+    # A look costs three file operations a job: on a cluster's file system it keeps the pace of the polls.
+    pace, last = (POLL if launch["executor"] == "local" else float(launch["poll"])), 0.0
+    while child.poll() is None and not received and not batch.refusal(engine):
+        if time.monotonic() - last >= pace:
+            watch()
+            last = time.monotonic()
+        time.sleep(POLL)
+
+
+def _run_jobs(
+    engine: Path, launch: Mapping[str, Any], root: Path, watch: Callable[[], None], received: Sequence[int]
+) -> None:
+    """Start Snakemake until each job of a scheduler has its verdict: one that died says nothing about them."""
+    queued = unsubmitted = 0
+    for start in range(1, STARTS + 1):
+        child = _spawn(engine, launch, root)
+        _follow(child, engine, launch, watch, received)
+        refused = bool(batch.refusal(engine))
+        queued, unsubmitted = (0, 0) if received or refused else undecided(engine)
+        if received:  # perhaps while the scheduler was asked
+            _end_jobs(child, engine, launch)
+        elif refused:
+            _end_submissions(child)
+        if received or not queued + unsubmitted:
+            return
+        if start < STARTS:
+            print(f"Snakemake ended before the jobs: started again, {start + 1} of {STARTS}", flush=True)
+            _wait(float(launch["poll"]), received)
+    raise StoppedError(
+        f"Snakemake ended {STARTS} times before the jobs did, see {(engine / LOG).relative_to(root)}. Tasks in the "
+        f"queue or running: {queued}; not submitted: {unsubmitted}. Nothing was cancelled and nothing judged; the same "
+        "command continues."
+    )
+
+
+def _wait(seconds: float, received: Sequence[int]) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not received:
+        time.sleep(POLL)
 
 
 def write_plan(
@@ -120,9 +180,10 @@ def write_plan(
     }
     if launch["executor"] == "batch":
         asks = {pack.name: asdict(pack.ask) for pack in packs if pack.ask}
-        write_json(engine / batch.LAUNCH, {"launch": dict(launch), "root": str(root), "asks": asks})
+        noted = {"launch": dict(launch), "root": str(root), "asks": asks, "began": time.time()}
+        write_json(engine / LAUNCH, noted)
     plan = {"engine": str(engine.relative_to(root)), "tasks": planned, "stages": stages}
-    write_json(engine / "tasks.json", plan)
+    write_json(engine / PLAN, plan)
 
 
 def _threads(task: Task, launch: Mapping[str, Any]) -> int:
@@ -151,7 +212,7 @@ def _planned(pack: Pack, scale: str, root: Path) -> dict[str, Any]:
 def output_of(folder: Path, root: Path) -> str:
     """The last lines that the process of a job printed when it was run last; empty when it never was."""
     name = str(folder.relative_to(root))
-    plans = sorted(folder.parents[1].glob(".engine/*/tasks.json"), key=lambda path: path.stat().st_mtime)
+    plans = sorted(folder.parents[1].glob(f".engine/*/{PLAN}"), key=lambda path: path.stat().st_mtime)
     for path in reversed(plans):
         for task, planned in read_json(path)["tasks"].items():
             numbers = [number for number, folders in enumerate(planned["programs"]) if name in folders]
@@ -171,7 +232,7 @@ def command(engine: Path, launch: Mapping[str, Any]) -> list[str]:
     so it can neither adopt a job that runs already nor ask about all jobs without sacct.
     """
     snakemake = [sys.executable, "-m", "snakemake", *FLAGS]
-    config = ["--config", f"tasks={engine / 'tasks.json'}"]
+    config = ["--config", f"tasks={engine / PLAN}"]
     if launch["executor"] == "local":
         return [*snakemake, "--cores", str(cores(launch)), *config]
     chosen = profile(launch)
@@ -192,7 +253,7 @@ def _default_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: Child) -> None:
     """SIGTERM to the whole group (Snakemake forwards no signal), SIGKILL to what is left after ten seconds."""
     for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         try:
@@ -206,20 +267,25 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             break
 
 
-def _end_jobs(child: subprocess.Popen[bytes], engine: Path, launch: Mapping[str, Any]) -> None:
-    """End Snakemake alone, so that a submission under way gets its id written down; then cancel every job."""
-    batch.halt(engine)
+def _end_submissions(child: Child) -> None:
+    """End Snakemake alone, so that a submission under way gets its id written down."""
     child.kill()
     deadline = time.monotonic() + SUBMISSION
     while time.monotonic() < deadline and _alive(child):
         time.sleep(0.05)
+
+
+def _end_jobs(child: Child, engine: Path, launch: Mapping[str, Any]) -> None:
+    """Submit no more and cancel every job."""
+    batch.halt(engine)
+    _end_submissions(child)
     try:
         print(f"cancelled {batch.cancel(engine, profile(launch))} jobs", flush=True)
-    except RethesisError as error:
-        print(f"the jobs could not be cancelled: {error} Their ids: {engine / batch.REGISTRY}", flush=True)
+    except (RethesisError, OSError) as error:
+        print(f"not all jobs could be cancelled: {error} Their ids: {engine / REGISTRY}", flush=True)
 
 
-def _alive(child: subprocess.Popen[bytes]) -> bool:
+def _alive(child: Child) -> bool:
     child.poll()  # reap, or the leader itself would count as alive
     try:
         os.killpg(child.pid, 0)

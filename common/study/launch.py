@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from common.cluster import script
-from common.cluster.profile import Profile, profile
-from common.cluster.sites import NodeClass, node_class
+from common.cluster.ask import Ask, classes
+from common.cluster.profile import Profile, profile, whole
 from common.study.fingerprint import short
 from common.study.tasks import Task
 from common.tracking.provenance import usable_cores
@@ -36,7 +36,7 @@ class Pack:
     name: str
     tasks: tuple[Task, ...]
     needs: tuple[str, ...]
-    ask: script.Ask | None = None
+    ask: Ask | None = None
 
     @property
     def stage(self) -> str:
@@ -63,15 +63,19 @@ def packed(tasks: Sequence[Task], launch: Mapping[str, Any]) -> list[Pack]:
 
 
 def cores(launch: Mapping[str, Any]) -> int:
-    """Processes at once that the launch profile allows, on this machine by default a core each."""
+    """Processes at once that the launch profile allows, on this machine by default a core each.
+
+    Raises:
+        BadInputError: the profile gives no whole number.
+    """
     if launch["executor"] == "batch":
-        return int(launch["jobs"]) * int(launch["pack"])
-    return int(launch["cores"] or usable_cores())
+        return whole(launch["jobs"], "launch.jobs", 1) * whole(launch["pack"], "launch.pack", 1)
+    return usable_cores() if launch["cores"] is None else whole(launch["cores"], "launch.cores", 1)
 
 
 def _chunks(tasks: Sequence[Task], size: int, chosen: Profile | None) -> list[list[Task]]:
     """Tasks in groups of at most `size`, and of what fits together into the memory of the site's largest node."""
-    nodes = [one.memory_gb or math.inf for one in _classes(chosen)] if chosen else []
+    nodes = [one.memory_gb or math.inf for one in classes(chosen)] if chosen else []
     room = max(nodes, default=math.inf)
     chunks: list[list[Task]] = [[]]
     for task in tasks:
@@ -79,10 +83,6 @@ def _chunks(tasks: Sequence[Task], size: int, chosen: Profile | None) -> list[li
             chunks.append([])
         chunks[-1].append(task)
     return chunks
-
-
-def _classes(chosen: Profile) -> Sequence[NodeClass]:
-    return [node_class(chosen.site, chosen.node_class)] if chosen.node_class else chosen.site.classes
 
 
 def _memory(tasks: Sequence[Task]) -> float:
@@ -103,13 +103,13 @@ def _size(tasks: Sequence[Task], launch: Mapping[str, Any]) -> int:
     return min(math.ceil(len(tasks) / cores(launch)), math.floor(SERIES / max(longest, 0.01)))
 
 
-def ask(chosen: Profile, tasks: Sequence[Task]) -> script.Ask:
+def ask(chosen: Profile, tasks: Sequence[Task]) -> Ask:
     """What a job of these tasks asks for; its walltime is the longest task's estimate with slack, within limits."""
     job = tasks[0].jobs[0]
     resources = job.resources
     wanted = max(task.minutes for task in tasks) * 60 * chosen.slack
     seconds = math.ceil(wanted / ROUND) * ROUND
-    return script.Ask(
+    return Ask(
         name=_name(tasks),
         seconds=chosen.walltime or min(max(seconds, chosen.shortest), chosen.longest),
         nodes=resources.nodes,
@@ -122,7 +122,7 @@ def ask(chosen: Profile, tasks: Sequence[Task]) -> script.Ask:
 
 
 def script_of(
-    chosen: Profile, asked: script.Ask, programs: Sequence[Sequence[str]], logs: Sequence[Path], root: Path
+    chosen: Profile, asked: Ask, programs: Sequence[Sequence[str]], logs: Sequence[Path], root: Path
 ) -> str:
     """The job script of programs, each given by the folders of its jobs."""
     commands = [[sys.executable, "-m", "common.study.job", *folders] for folders in programs]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cluster import rules, script
+from common.cluster import rules
+from common.cluster.ask import choose, impossible
 from common.cluster.profile import Profile, account, clock, profile
 from common.cluster.schedulers import FAMILIES
 from common.errors import BadInputError
@@ -75,7 +76,7 @@ def require(tasks: Sequence[Task], launch: Mapping[str, Any], root: Path) -> Non
     if wrong:
         raise BadInputError("nothing was submitted.\n" + "\n".join(wrong))
     if chosen.image:
-        _require_image(chosen, root)
+        _require_same_lock(chosen, root)
     command = FAMILIES[chosen.site.scheduler].submit[0]
     if shutil.which(command) is None:
         raise BadInputError(
@@ -84,15 +85,11 @@ def require(tasks: Sequence[Task], launch: Mapping[str, Any], root: Path) -> Non
         )
 
 
-def _require_image(chosen: Profile, root: Path) -> None:
+def _require_same_lock(chosen: Profile, root: Path) -> None:
     from common.container.build import require_same_lock
     from common.container.table import image_named
 
     path = root / chosen.image
-    if not path.is_file():
-        raise BadInputError(
-            f"launch.image={chosen.image} is not there; make container SITE=<site> builds it."
-        )
     require_same_lock(path, image_named(path.stem.rpartition("-")[0], root), chosen.runtime, root)
 
 
@@ -104,18 +101,21 @@ def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Ro
     for pack in packs:
         assert pack.ask is not None
         programs = [[str(job.folder(root).relative_to(root)) for job in task.jobs] for task in pack.tasks]
+        faults = impossible(chosen, pack.ask)
         try:
             text = script_of(chosen, pack.ask, programs, [root / "log"] * len(programs), root)
-            faults = rules.violations(chosen.site, text, pays)
+            faults += rules.violations(chosen.site, text, pays)
             rows.append(_row(pack, chosen, text))
-        except BadInputError as error:
-            faults = [str(error)]
+        except BadInputError as error:  # without a script there is still an account to be named
+            faults += [str(error), *rules.who_pays(chosen.site, pack.ask.seconds, pays)]
         for fault in faults:
             faulty.setdefault(fault, {})[pack.stage] = None
     wrong = [f"{', '.join(stages)}: {fault}" for fault, stages in faulty.items()]
     most = chosen.site.unfinished
     if most is not None and chosen.jobs > most:
         wrong.append(f"launch.jobs={chosen.jobs}; {chosen.site.title} takes {most} unfinished jobs of a user")
+    if chosen.image and not (root / chosen.image).is_file():
+        wrong.append(f"launch.image={chosen.image} is not there; make container SITE=<site> builds it")
     return rows, wrong
 
 
@@ -126,7 +126,7 @@ def _row(pack: Pack, chosen: Profile, text: str) -> Row:
     links = max(1, math.ceil(minutes * 60 / max(1, ask.seconds - chosen.margin)))
     return Row(
         stage=pack.stage,
-        one=script.choose(chosen, ask).name,
+        one=choose(chosen, ask).name,
         nodes=ask.nodes,
         processes=ask.world * ask.pack,
         seconds=ask.seconds,
@@ -158,6 +158,12 @@ def _print(rows: Sequence[Row], chosen: Profile) -> None:
     unknown = sorted(one for one, price in prices.items() if price is None)
     cost = f"{sum(row.hours * (prices[row.one] or 0) for row in rows):.1f} points"
     if unknown:
-        keys = " ".join(f"launch.points.{one}=<price>" for one in unknown if one) or "launch.points"
-        cost = f"points: give the site's price per unit and hour ({keys})"
+        cost = f"points: give the site's price per unit and hour ({_price_keys(unknown, chosen)})"
     print(f"{len(rows)} jobs, at most {total:.1f} unit-hours if each runs to its limit; {cost}")
+
+
+def _price_keys(names: Sequence[str], chosen: Profile) -> str:
+    """The overrides that set prices; only a key that exists can be set alone."""
+    keys = [f"launch.points.{one}=<price>" for one in names if one in chosen.points]
+    new = ",".join(f"{one}:<price>" for one in names if one and one not in chosen.points)
+    return " ".join([*keys, *([f"launch.points={{{new}}}"] if new else [])]) or "launch.points"

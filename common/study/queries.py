@@ -10,6 +10,7 @@ from typing import Any
 
 from common.files import read_json
 from common.study import engine
+from common.study.batch import refusal
 from common.study.collect import status as status_of
 from common.study.config import projects, scales
 from common.study.jobs import Job, seed_values
@@ -89,10 +90,19 @@ def why(request: Request) -> None:
 
 
 def logs(request: Request) -> None:
-    """Print the last failed job's traceback and how to run it alone; of another study where this one has none."""
+    """Print a scheduler's refusal, and the last failed job's traceback and how to run it alone.
+
+    Where no job of this study failed, it is another study's of the project.
+    """
+    words = refusal(request.engine)
+    if words:
+        print(
+            f"{redact_text(words)}\nNothing more was submitted. `make launch-check` shows what jobs ask for.\n"
+        )
     found = [path for path in request.runs.glob(f"*/*/{FAILED}") if (path.parent / SPEC).is_file()]
     if not found:
-        _print_unfinished(request)
+        if not words:
+            _print_unfinished(request)
         return
     last = _last(found, request)
     failed, spec = failure(last), read_json(last / SPEC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import EXIT_NON_FINITE, EXIT_STOPPED, BadInputError, DamagedError
-from common.study import engine
+from common.study import batch, engine
 from common.study.collect import environment_of, overrides_label, status, write_result
 from common.study.config import ROOT, compose
 from common.study.contrast import check_claim
@@ -55,6 +56,11 @@ class Request:
         """results/.runs/<project>/, shared by all scales."""
         return self.root / "results" / ".runs" / self.project
 
+    @property
+    def engine(self) -> Path:
+        """The engine's scratch folder of this study."""
+        return self.runs / ".engine" / self.label
+
 
 def prepare(request: Request, cpu: str | None = None) -> tuple[Study, dict[str, Any], list[Job]]:
     """Study, configuration and jobs of a request; measurements as on another CPU model where one is given.
@@ -98,7 +104,12 @@ def _reproduce(request: Request, study: Study, cfg: Mapping[str, Any], jobs: Seq
 def run_missing(
     request: Request, cfg: Mapping[str, Any], jobs: Sequence[Job], tasks: Sequence[Task]
 ) -> tuple[int | None, set[str]]:
-    """Run `tasks`, what is missing of `jobs`; return the exit code of an early end, or None, and what was started."""
+    """Run `tasks`, what is missing of `jobs`; return the exit code of an early end, or None, and what was started.
+
+    Raises:
+        BadInputError: the scheduler refused a job.
+        StoppedError: jobs of a scheduler were left without a verdict.
+    """
     require(tasks, cfg["launch"], request.root)
     _announce(request, jobs, tasks, cfg)
     ran: set[str] = set()
@@ -110,6 +121,8 @@ def run_missing(
         if signal is not None:
             print("stopped; the same command continues")
             return 128 + signal, ran
+        if words := _refused(request):
+            raise BadInputError(words)
         reasons = [
             reason for task in tasks for job in task.jobs if (reason := stopped(job.folder(request.root)))
         ]
@@ -122,6 +135,19 @@ def run_missing(
         if before == {task.name for task in tasks}:
             break
     return None, ran
+
+
+def _refused(request: Request) -> str:
+    """What to tell a person after a run that a refusal of the scheduler ended; empty after any other."""
+    words = batch.refusal(request.engine)
+    if not words:
+        return ""
+    check = _command(request, f"launch-check LAUNCH={request.launch}", request.overrides)
+    return (
+        f"{words}\nNothing more was submitted, and nothing was cancelled or judged: what was submitted before goes on. "
+        f'`{check}` shows what the jobs ask for; RETHESIS_ACCOUNT and ARGS="launch.…" change it. Then the same command '
+        "continues."
+    )
 
 
 def finish(request: Request, study: Study, jobs: Sequence[Job]) -> None:
@@ -140,24 +166,37 @@ def finish(request: Request, study: Study, jobs: Sequence[Job]) -> None:
 
 
 def _circumstances(request: Request, git: Mapping[str, Any]) -> dict[str, Any]:
-    narrowed = [f"ONLY={','.join(request.only)}"] if request.only else []
-    narrowed += [f"SEEDS={request.seeds}"] if request.seeds is not None else []
-    command = f"make reproduce PROJECT={request.project} SCALE={request.scale}"
-    command += "".join(f" {word}" for word in narrowed)
-    command += f' ARGS="{" ".join(request.changes)}"' if request.changes else ""
     return {
         "scale": request.scale,
         "commit": git["commit"],
-        "overrides": [*request.changes, *narrowed],
-        "command": command,
+        "overrides": [*request.changes, *_narrowed(request)],
+        "command": _command(request, "reproduce", request.changes),
     }
 
 
+def _narrowed(request: Request) -> list[str]:
+    narrowed = [f"ONLY={','.join(request.only)}"] if request.only else []
+    return narrowed + ([f"SEEDS={request.seeds}"] if request.seeds is not None else [])
+
+
+def _command(request: Request, target: str, overrides: Sequence[str]) -> str:
+    """A command of the Makefile about this study."""
+    words = [f"make {target} PROJECT={request.project} SCALE={request.scale}", *_narrowed(request)]
+    text = " ".join(overrides)
+    if text:
+        words.append(f"ARGS={shlex.quote(text)}" if '"' in text else f'ARGS="{text}"')
+    return " ".join(words)
+
+
 def _run(request: Request, tasks: Sequence[Task], cfg: Mapping[str, Any]) -> int | None:
-    scratch = request.runs / ".engine" / request.label
     with Watch(tasks, request.root, cores(cfg["launch"])) as watch, _live(request):
         return engine.run(
-            tasks, scale=request.scale, engine=scratch, launch=cfg["launch"], root=request.root, watch=watch
+            tasks,
+            scale=request.scale,
+            engine=request.engine,
+            launch=cfg["launch"],
+            root=request.root,
+            watch=watch,
         )
 
 

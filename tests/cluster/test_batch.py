@@ -7,87 +7,54 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from launches import ROOT, section
+from launches import ROOT
+from slurm_stub import TASK, SlurmStub, engine_of, job_folder
 
-from common.cluster.script import Ask
 from common.errors import RethesisError
 from common.files import read_json, write_json
-from common.study import batch
+from common.study import batch, polling
 
-TASK = "count-0"
 STATUS = ROOT / "common" / "study" / "status.sh"
 
 
-class Scheduler:
-    """sbatch counts up, squeue prints what `alive` holds; while `down` exists neither answers."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self.alive, self.down, self.calls = folder / "alive", folder / "down", folder / "calls"
-        for path in (self.alive, self.calls):
-            path.touch()
-        dead = f'[ -e {self.down} ] && {{ echo "no controller" >&2; exit 1; }}\n'
-        scripts = {
-            "sbatch": f"{dead}echo x >>{self.calls}; n=$(wc -l <{self.calls}); echo $n RUNNING >>{self.alive}; echo $n",
-            "squeue": f"{dead}cat {self.alive}",
-        }
-        for name, text in scripts.items():
-            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-            (folder / name).chmod(0o755)
-        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def ends(self) -> None:
-        self.alive.write_text("")
-
-
 @pytest.fixture
-def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scheduler:
-    (tmp_path / "bin").mkdir()
-    return Scheduler(tmp_path / "bin", monkeypatch)
+def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmStub:
+    return SlurmStub(tmp_path / "bin", monkeypatch)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A job's folder, in a repository with an engine folder beside it."""
-    folder = tmp_path / "results" / "count" / "f"
-    folder.mkdir(parents=True)
-    engine = tmp_path / "engine"
-    (engine / "logs").mkdir(parents=True)
-    launch = section("slurm", poll=0.1)
-    asks = {TASK: asdict(Ask(TASK, seconds=600))}
-    write_json(engine / batch.LAUNCH, {"launch": launch, "root": str(tmp_path), "asks": asks})
-    return folder
+    return job_folder(tmp_path)
 
 
 def submit(folder: Path) -> str:
-    return batch.submit(folder.parents[2] / "engine", TASK, [[folder]])
+    return batch.submit(engine_of(folder), TASK, [[folder]])
 
 
 def verdict(folder: Path, job: str) -> str:
     time.sleep(0.12)
-    return batch.poll(folder.parents[2] / "engine")[job]
+    return polling.poll(engine_of(folder))[job]
 
 
-def test_a_job_that_the_scheduler_knows_is_not_submitted_again(scheduler: Scheduler, folder: Path) -> None:
+def test_a_job_that_the_scheduler_knows_is_not_submitted_again(scheduler: SlurmStub, folder: Path) -> None:
     assert submit(folder) == submit(folder) == "1"
     assert read_json(folder / "submitted.json")["id"] == "1"
     scheduler.ends()
     time.sleep(0.12)
-    assert submit(folder) == "2" and len(scheduler.calls.read_text().splitlines()) == 2
+    assert submit(folder) == "2" and scheduler.asked() == 2
 
 
-def test_a_done_job_is_not_submitted_and_is_a_success(scheduler: Scheduler, folder: Path) -> None:
+def test_a_done_job_is_not_submitted_and_is_a_success(scheduler: SlurmStub, folder: Path) -> None:
     (folder / "DONE").touch()
     job = submit(folder)
-    assert verdict(folder, job) == "success" and scheduler.calls.read_text() == ""
-    assert (folder.parents[2] / "engine" / "count" / f"{TASK}.done").is_file()
+    assert verdict(folder, job) == "success" and scheduler.asked() == 0
+    assert (engine_of(folder) / "count" / f"{TASK}.done").is_file()
 
 
-def test_files_decide_and_not_the_queue_alone(scheduler: Scheduler, folder: Path) -> None:
+def test_files_decide_and_not_the_queue_alone(scheduler: SlurmStub, folder: Path) -> None:
     job = submit(folder)
     assert verdict(folder, job) == "running"
     (folder / "STOPPED").write_text("the time limit is near\n")
@@ -100,27 +67,27 @@ def test_files_decide_and_not_the_queue_alone(scheduler: Scheduler, folder: Path
 
 
 def test_a_job_that_vanished_without_a_word_gets_time_to_show_its_files(
-    scheduler: Scheduler, folder: Path
+    scheduler: SlurmStub, folder: Path
 ) -> None:
     job = submit(folder)
     scheduler.ends()
     assert verdict(folder, job) == "running"
-    time.sleep(0.1 * batch.SETTLE)
+    time.sleep(0.1 * polling.SETTLE)
     assert verdict(folder, job) == "failed"
 
 
-def test_no_answer_is_no_verdict(scheduler: Scheduler, folder: Path) -> None:
+def test_no_answer_is_no_verdict(scheduler: SlurmStub, folder: Path) -> None:
     job = submit(folder)
     scheduler.ends()
     scheduler.down.touch()
-    time.sleep(0.1 * batch.SETTLE)
+    time.sleep(0.1 * polling.SETTLE)
     assert verdict(folder, job) == "running"
     (folder / "DONE").touch()
     assert verdict(folder, job) == "success"
 
 
 def test_a_failure_of_this_run_is_final_and_one_of_an_earlier_run_is_not(
-    scheduler: Scheduler, folder: Path
+    scheduler: SlurmStub, folder: Path
 ) -> None:
     write_json(folder / "FAILED", {"exit_code": 1})
     long_ago = time.time() - 3600
@@ -133,21 +100,21 @@ def test_a_failure_of_this_run_is_final_and_one_of_an_earlier_run_is_not(
         submit(folder)
 
 
-def test_a_halted_engine_submits_nothing(scheduler: Scheduler, folder: Path) -> None:
-    batch.halt(folder.parents[2] / "engine")
+def test_a_halted_engine_submits_nothing(scheduler: SlurmStub, folder: Path) -> None:
+    batch.halt(engine_of(folder))
     with pytest.raises(RethesisError, match="the front door was stopped"):
         submit(folder)
-    assert scheduler.calls.read_text() == ""
+    assert scheduler.asked() == 0
 
 
 def test_a_submission_waits_for_a_scheduler_that_is_away(
-    scheduler: Scheduler, folder: Path, monkeypatch: pytest.MonkeyPatch
+    scheduler: SlurmStub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("common.study.batch.BACKOFF", (0.1,) * 200)
     scheduler.down.touch()
     back = threading.Timer(0.5, scheduler.down.unlink)
     back.start()
-    assert submit(folder) == "1" and not scheduler.down.exists()
+    assert int(submit(folder)) == scheduler.asked() > 1 and not scheduler.down.exists()
     back.join()
     monkeypatch.setattr("common.study.batch.BACKOFF", (0.1,))
     scheduler.ends()
@@ -157,8 +124,8 @@ def test_a_submission_waits_for_a_scheduler_that_is_away(
         submit(folder)
 
 
-def test_the_status_command_polls_once_and_then_reads(scheduler: Scheduler, folder: Path) -> None:
-    engine, job = folder.parents[2] / "engine", submit(folder)
+def test_the_status_command_polls_once_and_then_reads(scheduler: SlurmStub, folder: Path) -> None:
+    engine, job = engine_of(folder), submit(folder)
 
     def status(job: str, seconds: str) -> str:
         command = ["sh", str(STATUS), str(engine), seconds, sys.executable, job]

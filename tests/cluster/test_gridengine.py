@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batches import Batch, end, quiet_bits
+from batches import Batch, ctrl_c, end, quiet_bits
 from gridengine import GridEngine, missing
 from house import make_house, wait_for
 
@@ -82,13 +81,7 @@ def test_node_types_a_reschedule_and_a_kill(
     }
 
 
-def test_ctrl_c_leaves_no_orphan_and_a_killed_front_door_adopts(
-    batch: Batch, engine: GridEngine, quiet: dict[str, bytes]
+def test_ctrl_c_leaves_no_orphan_and_the_same_command_continues(
+    batch: Batch, engine: GridEngine, quiet: dict[str, bytes], tmp_path: Path
 ) -> None:
-    process = batch.start(STEPS, SLOW)
-    wait_for(lambda: len(batch.counts()) >= 2, 120)
-    process.send_signal(signal.SIGINT)
-    assert "cancelled" in end(process, 130)
-    engine.wait(lambda: not engine.jobs())
-    batch.run(STEPS)
-    assert batch.house.bits() == quiet
+    ctrl_c(batch, quiet, tmp_path, engine.jobs)

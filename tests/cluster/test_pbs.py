@@ -14,8 +14,9 @@ from batches import (
     SLOW,
     STEPS,
     Batch,
+    ctrl_c,
     deadline_kill_and_packs,
-    outage_and_ctrl_c,
+    outage,
     quiet_bits,
 )
 from house import make_house, wait_for
@@ -43,10 +44,13 @@ def commands(
 
 
 @pytest.fixture
-def batch(tmp_path: Path, commands: dict[str, str]) -> Iterator[Batch]:
+def batch(tmp_path: Path, commands: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
+    for name, value in commands.items():
+        monkeypatch.setenv(name, value)
     batch = Batch(make_house(tmp_path / "house"), "abci3", {**commands, "RETHESIS_ACCOUNT": "grp"})
     yield batch
     batch.stop()
+    cancel(site("abci3"), sorted(living(site("abci3"))))
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +108,14 @@ def test_the_walltime_itself_is_survived(batch: Batch, quiet: dict[str, bytes]) 
     )  # the edit gave the folders other names
 
 
-def test_ctrl_c_leaves_no_orphan_and_a_dead_server_is_no_verdict(
-    batch: Batch,
-    commands: dict[str, str],
-    quiet: dict[str, bytes],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_dead_server_is_no_verdict(batch: Batch, quiet: dict[str, bytes], tmp_path: Path) -> None:
+    outage(batch, quiet, "qstat", tmp_path)
+
+
+def test_ctrl_c_leaves_no_orphan_and_the_same_command_continues(
+    batch: Batch, quiet: dict[str, bytes], tmp_path: Path
 ) -> None:
-    for name, value in commands.items():
-        monkeypatch.setenv(name, value)
-    outage_and_ctrl_c(batch, quiet, "qstat", tmp_path)
+    ctrl_c(batch, quiet, tmp_path, lambda: living(site("abci3")))
 
 
 def test_a_job_starts_in_its_folder_with_its_node_file(commands: dict[str, str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pjm_stub
 import pytest
-from batches import STEPS, Batch, deadline_kill_and_packs, killed_front_door, outage_and_ctrl_c, quiet_bits
+from batches import STEPS, Batch, ctrl_c, deadline_kill_and_packs, killed_front_door, outage, quiet_bits
 from house import make_house, wait_for
 from launches import launch_of, script_for
 
@@ -129,10 +129,14 @@ def test_a_deadline_a_kill_and_packs_end_with_the_same_bits(batch: Batch, quiet:
     deadline_kill_and_packs(batch, quiet)
 
 
-def test_ctrl_c_leaves_no_orphan_and_a_dead_server_is_no_verdict(
+def test_a_dead_server_is_no_verdict(batch: Batch, quiet: dict[str, bytes], tmp_path: Path) -> None:
+    outage(batch, quiet, "pjstat", tmp_path)
+
+
+def test_ctrl_c_leaves_no_orphan_and_the_same_command_continues(
     batch: Batch, quiet: dict[str, bytes], tmp_path: Path
 ) -> None:
-    outage_and_ctrl_c(batch, quiet, "pjstat", tmp_path)
+    ctrl_c(batch, quiet, tmp_path, lambda: living(FUGAKU))
 
 
 def test_a_killed_front_door_adopts_its_jobs_and_ends_with_the_same_bits(

@@ -133,9 +133,3 @@ def test_bad_profiles_say_what_to_write(changes: dict[str, object], message: str
     with pytest.raises(BadInputError) as error:
         script_for(launch_of("abci3", **changes), SMALL)
     assert message in str(error.value)
-
-
-def test_every_limit_has_a_source_and_a_date() -> None:
-    for row in SITES.values():
-        limited = any(one.hours for one in row.classes)
-        assert not limited or (row.source and row.checked), row.name

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batches import STUDY, Batch, end, quiet_bits
+from batches import STUDY, Batch, ctrl_c, end, quiet_bits
 from fitting import SMALL, fitting, ranks, score
 from house import make_house, wait_for
 from processes import kill_tree
@@ -133,16 +132,9 @@ def test_a_node_goes_down_and_the_controller_is_restarted(
 
 
 def test_ctrl_c_leaves_no_orphan_and_the_same_command_continues(
-    batch: Batch, slurm: Slurm, quiet: dict[str, bytes]
+    batch: Batch, slurm: Slurm, quiet: dict[str, bytes], tmp_path: Path
 ) -> None:
-    process = batch.start(STEPS, TOY_SLEEP="0.2")
-    wait_for(lambda: len(batch.counts()) >= 2, 120)
-    process.send_signal(signal.SIGINT)
-    output = end(process, 130)
-    assert "cancelled" in output and "stopped; the same command continues" in output
-    slurm.wait(lambda: not slurm.jobs())
-    batch.run(STEPS)
-    assert batch.house.bits() == quiet
+    ctrl_c(batch, quiet, tmp_path, slurm.jobs, STEPS)
 
 
 def test_a_front_door_that_was_killed_picks_up_the_jobs_that_run(

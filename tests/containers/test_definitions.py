@@ -12,11 +12,11 @@ import pytest
 
 from common.container import inside
 from common.container.__main__ import main
-from common.container.build import FOLDER
+from common.container.build import FOLDER, prepare
 from common.container.command import CLEAN, PYTHON
 from common.container.definition import LOCK_LABEL, check, parse
 from common.container.render import DEFINITION, LOCK, context, without
-from common.container.table import images
+from common.container.table import image_named, images, site_named
 from common.errors import BadInputError
 from common.tracking.provenance import ROOT
 
@@ -138,11 +138,46 @@ def test_the_command_prints_what_it_would_run(
     code, out, err = run("--site", "abci3", "--print", root=small, capsys=capsys)
     assert (code, err) == (0, "")
     assert "SINGULARITY_TMPDIR=/local/7.pbs1 " in out
-    assert re.search(
-        r"(singularity|apptainer) build --fakeroot \S+/cuda-x86-[0-9a-f]{12}\.sif image\.def", out
-    )
+    (part,) = re.findall(r"(?:singularity|apptainer) build --fakeroot (\S+)\.part image\.def", out)
+    assert re.search(r"/cuda-x86-[0-9a-f]{12}$", part) and f"mv {part}.part {part}.sif" in out
     assert (small / FOLDER / "cuda-x86" / DEFINITION).is_file()
     assert not list((small / FOLDER).glob("*.sif"))
+
+
+@pytest.mark.parametrize(
+    ("site", "variables", "folder", "advised"),
+    [
+        ("abci3", {"PBS_LOCALDIR": "/local/7", "TMPDIR": "/var/tmp"}, "/local/7", "PBS_LOCALDIR"),
+        ("abci3", {"TMPDIR": "/var/tmp"}, "/var/tmp", "TMPDIR"),
+        ("abci3", {}, "/tmp", "TMPDIR"),
+        ("tsubame4", {"PBS_LOCALDIR": "/local/7", "TMPDIR": "/var/tmp"}, "/var/tmp", "TMPDIR"),
+    ],
+)
+def test_temporary_files_lie_where_the_sites_variable_says_then_in_tmpdir_then_in_tmp(
+    site: str,
+    variables: dict[str, str],
+    folder: str,
+    advised: str,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PBS_LOCALDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    row = site_named(site, small)
+    plan = prepare(image_named(row.image, small), row, small, {}, [], "apptainer")
+    assert plan.environment["APPTAINER_TMPDIR"] == plan.environment["SINGULARITY_TMPDIR"] == folder
+    assert plan.scratch == advised
+
+
+def test_a_login_of_an_index_is_not_printed(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "https://user:swordfish-17@index.example.org/simple"
+    words = ["--site", "abci3", "--build-arg", f"INDEX={secret}"]
+    code, out, _ = run(*words, "--print", root=small, capsys=capsys)
+    assert code == 0 and "index.example.org/simple" in out and "swordfish" not in out
+    code, _, err = run("--build-arg", secret, root=small, capsys=capsys)
+    assert code == 2 and "is not NAME=VALUE" in err and "swordfish" not in err
 
 
 @pytest.mark.parametrize(
@@ -169,6 +204,14 @@ def test_bad_input_is_named_and_ends_with_2(
     assert "Traceback" not in err
 
 
+def test_a_folder_of_temporary_files_that_is_not_there_is_named(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    code, _, err = run("--build-arg", "MIRROR=m", "--runtime", "true", root=small, capsys=capsys)
+    assert code == 2 and f"TMPDIR={tmp_path / 'absent'} is no folder" in err
+
+
 def test_a_folder_without_a_commit_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], small: Path
 ) -> None:
@@ -178,14 +221,14 @@ def test_a_folder_without_a_commit_is_refused(
     assert "an image is made from a commit" in err
 
 
-def test_a_command_inside_an_image(tmp_path: Path) -> None:
+def test_a_command_inside_an_image() -> None:
     image, root = Path("/images/cpu.sif"), Path("/tree")
     assert inside(image, [sys.executable, "-m", "common.study.job", "folder"], gpus=True, root=root) == [
         "apptainer", "exec", "--nv", "--bind", "/tree", "--pwd", "/tree", "/images/cpu.sif",
         *CLEAN, PYTHON, "-m", "common.study.job", "folder",
     ]  # fmt: skip
-    assert inside(image, ["hostname"], gpus=False, runtime="singularity", binds=[tmp_path], root=root) == [
-        "singularity", "exec", "--bind", "/tree", "--bind", str(tmp_path), "--pwd", "/tree", str(image),
+    assert inside(image, ["hostname"], gpus=False, runtime="singularity", root=root) == [
+        "singularity", "exec", "--bind", "/tree", "--pwd", "/tree", str(image),
         *CLEAN, "hostname",
     ]  # fmt: skip
     assert "--rocm" in inside(image, ["true"], gpus=True, gpu="--rocm", root=root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,34 +92,61 @@ def deadline_kill_and_packs(batch: Batch, quiet: dict[str, bytes]) -> None:
     assert batch.house.bits() == quiet and len(batch.counts()) >= 8
 
 
-def outage_and_ctrl_c(batch: Batch, quiet: dict[str, bytes], status: str, folder: Path) -> None:
-    """The scheduler gives no answer while jobs end, and later the front door is stopped by Ctrl-C.
+def in_front(folder: Path, command: str, text: str, path: str) -> str:
+    """A PATH on which a script stands before a scheduler's command; ``$REAL`` in its text calls that command."""
+    tool = folder / "bin" / command
+    tool.parent.mkdir(exist_ok=True)
+    tool.write_text("#!/bin/sh\n" + text.replace("$REAL", f'PATH={path} exec {command} "$@"') + "\n")
+    tool.chmod(0o755)
+    return f"{tool.parent}:{path}"
+
+
+def held(gate: Path) -> tuple[str, ...]:
+    """Overrides: one program a job, and counters wait in the middle of their training for a file."""
+    return "launch.pack=1", f'launch.setup=["export TOY_GATE={gate}"]'
+
+
+def outage(batch: Batch, quiet: dict[str, bytes], status: str, folder: Path) -> None:
+    """The scheduler gives no answer while jobs end.
 
     Args:
         batch: the study.
         quiet: the bits that it must end with.
-        status: the command that asks the scheduler; while ``folder / "down"`` exists it does not answer.
+        status: the command that asks the scheduler.
         folder: for the command that stands in front of it.
     """
-    down, path = folder / "down", batch.environment["PATH"]
-    tool = folder / "bin" / status
-    tool.parent.mkdir()
-    tool.write_text(
-        f'#!/bin/sh\n[ -e {down} ] && {{ echo "cannot connect to server" >&2; exit 111; }}\n'
-        f'PATH={path} exec {status} "$@"\n'
-    )
-    tool.chmod(0o755)
-    process = batch.start(STEPS, SLOW, PATH=f"{tool.parent}:{path}")
+    down, gate = folder / "down", folder / "open"
+    silent = f'[ -e {down} ] && {{ echo "cannot connect to server" >&2; exit 111; }}\n$REAL'
+    path = in_front(folder, status, silent, batch.environment["PATH"])
+    process = batch.start(STEPS, *held(gate), PATH=path)
     wait_for(lambda: len(batch.counts()) == 4, 120)
     down.touch()
+    gate.touch()
     wait_for(lambda: len(list(batch.house.runs().glob("count/*/DONE"))) == 4)
     down.unlink()
-    wait_for(lambda: "stacked" in "".join(batch.house.calls()))
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    wait_for(lambda: not living(site(batch.launch)))
-    batch.run(STEPS)
+    end(process)
     assert batch.house.bits() == quiet and len(batch.counts()) == 4
+
+
+def ctrl_c(
+    batch: Batch,
+    quiet: dict[str, bytes],
+    folder: Path,
+    queue: Callable[[], Collection[str]],
+    steps: str = STEPS,
+) -> None:
+    """Ctrl-C while four jobs wait for a file in `folder` that does not come: nothing but cancelling ends them."""
+    gate = folder / "open"
+    process = batch.start(steps, *held(gate))
+    wait_for(lambda: len(batch.counts()) == 4, 120)
+    assert len(queue()) == 4
+    process.send_signal(signal.SIGINT)
+    output = end(process, 130)
+    assert "cancelled 4 jobs" in output.splitlines() and "stopped; the same command continues" in output
+    wait_for(lambda: not queue())
+    gate.touch()
+    batch.run(steps)
+    assert batch.house.bits() == quiet and len(batch.counts()) == 8
 
 
 def killed_front_door(batch: Batch, quiet: dict[str, bytes], folder: Path) -> None:

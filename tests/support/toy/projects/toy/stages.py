@@ -20,6 +20,12 @@ def factor(cfg):
     return importlib.import_module(f"projects.toy.{cfg['axes']['arm']}").FACTOR
 
 
+def held(step):
+    """At its second step a counter waits for the file that TOY_GATE names, or to be stopped."""
+    gate = os.environ.get("TOY_GATE")
+    return step == 2 and gate and not Path(gate).exists() and not stop.requested()
+
+
 def count(cfg, inputs, out):
     """A sum of `steps` terms with a checkpoint at every step; killed anywhere, it goes on."""
     note(f"count {cfg['axes']['arm']} {cfg['axes']['seed']}")
@@ -38,6 +44,8 @@ def count(cfg, inputs, out):
         if state["step"] == cfg["toy"]["crash_at"] and not os.environ.get("TOY_MENDED"):
             raise RuntimeError("planted crash with api_key=sk-planted-secret-0123456789abcdef")
         write_json(checkpoint, state)
+        while held(state["step"]):
+            time.sleep(0.05)
         time.sleep(float(os.environ.get("TOY_SLEEP", cfg["toy"]["sleep"])))
     (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in state["rows"]))
     return {"score": state["sum"]}
