@@ -89,14 +89,14 @@ def loop(task: Task, batch: int, rho: float) -> Callable[[], None]:
 
 
 def stack(task: Task, batch: int, rho: float) -> Callable[[], None]:
-    """All nets at once, without looks."""
+    """All nets at once; the first look is due after twice as many steps."""
     kind = "sam" if rho else "sgd"
     nets = [Net(0, number, 0.05, rho) for number in range(NETS)]
-    plan = Plan(STEPS[batch] * 1000, 1000, 0.0, 0.9, 0.0, 0.0)
+    plan = Plan(STEPS[batch] * 2000, 1000, 0.0, 0.9, 0.0, 0.0)
 
     def train() -> None:
         made = Replicas(Rule(kind, batch, batch, batch), plan, [task], HIDDEN, nets)
-        steps = list(range(STEPS[batch] - 1))
+        steps = list(range(STEPS[batch]))
         for k in range(0, len(steps), made.chunk):
             made.training_step(steps[k : k + made.chunk], 0)
 

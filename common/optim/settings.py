@@ -81,7 +81,8 @@ class Settings:
 
     def schedule(self) -> Schedule | None:
         """Rho as a schedule; None for the base optimiser."""
-        return Constant(float(self.rho)) if isinstance(self.rho, (int, float)) else self.rho
+        rho = self.rho  # not by its type: a numpy scalar is no float
+        return rho if rho is None or callable(rho) else Constant(float(rho))
 
     def perturbs(self, step: int) -> bool:
         """Whether `step` makes a perturbation at all."""

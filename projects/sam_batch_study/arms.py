@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.study.model import Arm, Metric
+from projects.sam_batch_study.plan import WORST_LAMBDA, WORST_SPREAD
 
 NAMES = {
     "sgd": "SGD",
@@ -19,9 +20,9 @@ NAMES = {
 }
 ERROR = Metric("test_error", "test error", "lower", worst=0.98)
 STOPPED = Metric("stopped_error", "test error at the best validation step", "lower", worst=0.98)
-LAMBDA = Metric("lambda_max", "largest Hessian eigenvalue", "lower", worst=1e6)
+LAMBDA = Metric("lambda_max", "largest Hessian eigenvalue", "lower", worst=WORST_LAMBDA)
 BEST_RHO = Metric("best_rho", "norm of weights", "lower", worst=10.0)
-SPREAD = Metric("spread", "SD of a logarithm over batch sizes", "lower", worst=10.0)
+SPREAD = Metric("spread", "SD of a logarithm over batch sizes", "lower", worst=WORST_SPREAD)
 STEP = Metric("step_ratio", "times a step of SGD", "lower", worst=100.0)
 
 

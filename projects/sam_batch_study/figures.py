@@ -122,6 +122,7 @@ def _law(axes: Axes, rows: Sequence[Row], task: str, colours: Mapping[int, str])
     points: list[tuple[float, float]] = []
     for batch, colour in colours.items():
         keys = [key for key in tuned if key[1] == batch and key in curved]
+        keys = [key for key in keys if _known(tuned[key], "norm") and _known(curved[key], "middle_lambda")]
         x = [float(tuned[key]["norm"]) / float(curved[key]["middle_lambda"]) for key in keys]
         y = [float(tuned[key]["best_rho"]) for key in keys]
         points += zip(x, y, strict=True)
@@ -172,6 +173,7 @@ def _lines(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         batches = sorted({int(row["batch"]) for row in mine})
         unfit = [each for each in batches if min(_column(mine, "fitted", batch=each), default=1.0) < 1.0]
         shown = [each for each in batches if metric != "test_error" or each not in unfit]
+        shown = [each for each in shown if _column(mine, metric, batch=each)]
         if shown:
             values = [_column(mine, metric, batch=each) for each in shown]
             axes.errorbar(
@@ -230,10 +232,14 @@ def _stage(rows: Iterable[Row], stage: str, **where: str) -> list[Row]:
     ]
 
 
+def _known(row: Row, metric: str) -> bool:
+    return row.get(metric) not in (None, "")
+
+
 def _column(rows: Iterable[Row], metric: str, **where: int) -> list[float]:
     values = [
         float(row[metric])
         for row in rows
-        if row.get(metric) not in (None, "") and all(int(row[axis]) == value for axis, value in where.items())
+        if _known(row, metric) and all(int(row[axis]) == value for axis, value in where.items())
     ]
     return [value for value in values if math.isfinite(value)]

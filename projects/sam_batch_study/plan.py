@@ -11,6 +11,10 @@ from common.errors import BadInputError, unknown
 
 LEVELS = (2.0, 0.5, 0.1, 0.03)
 """Training losses at whose first crossing the weights are kept, for the curvature on the way."""
+WORST_LAMBDA = 1e6
+"""The largest Hessian eigenvalue of a net that diverged: it has none, and no claim leaves it out."""
+WORST_SPREAD = 10.0
+"""The spread of a law over batch sizes at one of which a net diverged before the law's quantities were known."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,14 @@ def plan_of(cfg: Mapping[str, Any], batch: int) -> Plan:
     """The plan that a job's config asks for: so many updates for every batch size, or so many passes.
 
     Raises:
-        BadInputError: the batch does not divide the training set, whose last batch would change m.
+        BadInputError: the batch does not divide the training set, whose last batch would change m; or there is
+            no pass to make.
     """
     options, n = cfg["train"], int(cfg["images"]["train"])
     if n % batch:
         raise BadInputError(f"batch = {batch} must divide images.train = {n}: no batch may be smaller.")
+    if options["passes"] is not None and int(options["passes"]) < 1:
+        raise BadInputError(f"train.passes must be at least 1, or null, not {options['passes']}.")
     steps = int(options["steps"]) if options["passes"] is None else int(options["passes"]) * n // batch
     looks = min(int(options["looks"]), steps)
     return Plan(

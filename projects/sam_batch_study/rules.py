@@ -97,11 +97,14 @@ def rule_of(options: Mapping[str, Any], batch: int) -> Rule:
     """The rule of a config section `rule` at a batch size: m examples, or B / `parts` where m is null.
 
     Raises:
-        BadInputError: an unknown kind, or sizes that do not divide each other.
+        BadInputError: an unknown kind, a size below 1, or sizes that do not divide each other.
     """
     kind = str(options["kind"])
     if kind not in get_args(Kind):
         raise unknown("rule.kind", kind, get_args(Kind))
+    for name in ("m", "parts", "sub_parts"):
+        if options[name] is not None and int(options[name]) < 1:
+            raise BadInputError(f"rule.{name} must be at least 1, not {options[name]}.")
     m, rest = (int(options["m"]), 0) if options["m"] is not None else divmod(batch, int(options["parts"]))
     sub, over = divmod(m, int(options["sub_parts"]))
     if rest or over or batch % m:

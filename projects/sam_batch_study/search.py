@@ -34,7 +34,7 @@ def run(members: Sequence[Member]) -> Sequence[Metrics]:
     """
     cfg, batch = members[0].cfg, int(members[0].axes["batch"])
     options, judged = cfg["search"], str(cfg["train"]["judged"])
-    points = trials(options, batch)
+    points = trials(options, batch, str(cfg["rule"]["kind"]))
     found = train(members, [nets(i, points) for i in range(len(members))])
     tables = [rows(points, one.outcomes, judged) for one in found]
     more = [beyond(table, int(options["extension"])) for table in tables]
@@ -97,11 +97,20 @@ def summary(table: Sequence[Row], *, extended: bool) -> dict[str, float]:
     }
 
 
-def trials(options: Mapping[str, Any], batch: int) -> list[Trial]:
+def trials(options: Mapping[str, Any], batch: int, kind: str) -> list[Trial]:
     """(learning rate, rho) of every trial: base · multiplier · scaling(B / 64), times each rho.
 
     Learning rates that coincide (at B = 64 both scalings are 1) are tried once.
+
+    Raises:
+        BadInputError: a rho that is no strength, for any rule but `sgd`, which has none.
     """
+    rhos = [float(rho) for rho in options["rhos"]]
+    wrong = [rho for rho in rhos if not (math.isfinite(rho) and rho > 0)]
+    if wrong and kind != "sgd":
+        raise BadInputError(
+            f"search.rhos: rule.kind = {kind} needs rho > 0 and finite, not {wrong}; sgd is the one without."
+        )
     base, ratio = float(options["lr"]), batch / SMALLEST
     scalings = {"sqrt": math.sqrt(ratio), "linear": ratio}
     rates = {
@@ -109,7 +118,7 @@ def trials(options: Mapping[str, Any], batch: int) -> list[Trial]:
         for name, scaling in scalings.items()
         for times in options["multipliers"][name]
     }
-    return list(product(sorted(rates), [float(rho) for rho in options["rhos"]]))
+    return list(product(sorted(rates), rhos))
 
 
 def choice(inputs: Sequence[JobRef]) -> Trial:

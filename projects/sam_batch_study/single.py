@@ -2,7 +2,8 @@
 
 What `replicas` does for a stack of perceptrons, `Single` does for one net of `models.build`, and means the same by it.
 Losses and errors at a look are of the net in evaluation mode and of images without augmentation. A net that diverges
-(a gradient or weight that is not finite) is an outcome, not an error: it stops with every error 1.
+(a gradient or weight that is not finite) is an outcome, not an error: it stops, its last errors are 1 and its loss is
+infinite; weights and errors of its best look are kept, and those weights stand for its last ones, too.
 """
 
 from __future__ import annotations

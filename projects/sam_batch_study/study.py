@@ -16,6 +16,7 @@ ENGINES = {
     "resnet": f"{HERE}.single:train_singly",
     "cifar10": f"{HERE}.single:train_singly",
     "cifar10_bn": f"{HERE}.single:train_singly",
+    "cifar100": f"{HERE}.single:train_singly",
     "imagenet": f"{HERE}.single:train_singly",
 }
 

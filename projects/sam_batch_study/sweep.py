@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from common.errors import BadInputError
 from common.optim.tuning import lowest
 from common.study.model import Member, Metrics
 from projects.sam_batch_study.plan import Net
@@ -34,10 +36,14 @@ class Point:
 
 def run(members: Sequence[Member]) -> Sequence[Metrics]:
     """Metrics: `best_rho` (rho*), `lr`, `extended` and `open` (the lowest still lies at an end), `norm` (mean ‖g_1‖,
-    interpolated at rho*), and `error_at_<rho>`, `test_error_at_<rho>` and `fitted_at_<rho>` of the grid.
+    interpolated at rho*; not there if every net diverged), and `error_at_<rho>`, `test_error_at_<rho>` and
+    `fitted_at_<rho>` of the grid.
+
+    Raises:
+        BadInputError: the grid is none, see `grid`.
     """
     cfg = members[0].cfg
-    rhos, inits = [float(rho) for rho in cfg["sweep"]["rhos"]], int(cfg["sweep"]["inits"])
+    rhos, inits = grid(cfg["sweep"]), int(cfg["sweep"]["inits"])
     judged = str(cfg["train"]["judged"])
     rates = [choice(member.inputs["search"])[0] for member in members]
 
@@ -59,6 +65,18 @@ def run(members: Sequence[Member]) -> Sequence[Metrics]:
         {"lr": rate, "extended": float(rho is not None), **best(curve), **columns(curve, rhos)}
         for rate, rho, curve in zip(rates, more, curves, strict=True)
     ]
+
+
+def grid(options: Mapping[str, Any]) -> list[float]:
+    """The strengths of `sweep.rhos`.
+
+    Raises:
+        BadInputError: fewer than two that differ, so that no parabola has a neighbour; or one without a logarithm.
+    """
+    rhos = [float(rho) for rho in options["rhos"]]
+    if len(set(rhos)) < 2 or not all(math.isfinite(rho) and rho > 0 for rho in rhos):
+        raise BadInputError(f"sweep.rhos needs at least two different rho > 0 and finite, not {rhos}.")
+    return rhos
 
 
 def points(one: Trained, rhos: Sequence[float], judged: str) -> dict[float, Point]:
@@ -86,7 +104,7 @@ def beyond(curve: Mapping[float, Point]) -> float | None:
 
 
 def best(curve: Mapping[float, Point]) -> dict[str, float]:
-    """rho*, whether it is open, and the norm there."""
+    """rho*, whether it is open, and the norm there, from those nets that have one."""
     rhos = sorted(curve)
     at = _lowest(curve, rhos)
     floor = curve[rhos[at]].error
@@ -95,8 +113,12 @@ def best(curve: Mapping[float, Point]) -> dict[str, float]:
     errors[at] = floor
     near = slice(max(0, at - 1), at + 2)
     centre = lowest(x[near], np.array(errors[near]))
-    norm = np.exp(np.interp(centre, x, np.log([max(curve[rho].norm, 1e-12) for rho in rhos])))
-    return {"best_rho": math.exp(centre), "open": float(at in (0, len(rhos) - 1)), "norm": float(norm)}
+    found = {"best_rho": math.exp(centre), "open": float(at in (0, len(rhos) - 1))}
+    known = [rho for rho in rhos if math.isfinite(curve[rho].norm)]  # not of a net that diverged
+    if known:
+        norms = np.log([max(curve[rho].norm, 1e-12) for rho in known])
+        found["norm"] = float(np.exp(np.interp(centre, np.log(known), norms)))
+    return found
 
 
 def columns(curve: Mapping[float, Point], rhos: Sequence[float]) -> dict[str, float]:

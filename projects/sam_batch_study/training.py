@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+from common.errors import BadInputError
 from common.study.model import Member
 from projects.sam_batch_study.plan import Net
 from projects.sam_batch_study.trained import Trained
@@ -26,7 +27,15 @@ class Engine(Protocol):
 
 
 def train(members: Sequence[Member], wanted: Sequence[Sequence[Net]], part: str = "") -> list[Trained]:
-    """Train with the engine that study.py names for the members' task; see `Engine`."""
+    """Train with the engine that study.py names for the members' task; see `Engine`.
+
+    Raises:
+        BadInputError: a member wants no net.
+    """
+    if not all(wanted):
+        raise BadInputError(
+            "no net to train: inits must be at least 1, and a search needs a learning rate and a rho."
+        )
     study = importlib.import_module("projects.sam_batch_study.study").STUDY
     code = str(study.stage("search").arms["task"][str(members[0].axes["task"])])
     module, _, name = code.partition(":")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from torch import nn
 from common.errors import BadInputError
 from common.optim import batches, vectors
 from common.optim.passes import held_buffers, random_state, set_random_state
+from common.optim.rules import SAM, Base
+from common.optim.schedules import ByNorm, Constant
+from common.optim.settings import Settings
 
 
 def test_a_nested_batch_is_cut_along_its_first_dimension() -> None:
@@ -70,6 +75,15 @@ def test_every_generator_is_played_again() -> None:
     first = draws()
     set_random_state(state, [own])
     assert draws() == first
+
+
+@pytest.mark.parametrize("rho", [np.float32(0.25), np.float64(0.25), Fraction(1, 4), np.int64(1), 1])
+def test_rho_may_be_any_real_number(rho: Any) -> None:
+    """Not a float alone: a numpy scalar was taken for a schedule, and called."""
+    schedule = Settings(SAM(), m=8, rho=rho).schedule()
+    assert schedule == Constant(float(rho)) and schedule(0.1, 1.0) == float(rho)
+    own = ByNorm(0.1)
+    assert Settings(SAM(), m=8, rho=own).schedule() is own and Settings(Base(), m=8).schedule() is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -57,6 +57,18 @@ def test_a_study_that_was_narrowed_still_draws(figure: Any, kept: str) -> None:
     getattr(figures, figure.draw.partition(":")[2])(some, "laptop").canvas.draw()
 
 
+@pytest.mark.parametrize("figure", STUDY.figures, ids=lambda figure: figure.id)
+@pytest.mark.parametrize("seeds", [{0}, {0, 1, 2}])
+def test_a_net_that_diverged_is_left_out_of_what_it_does_not_have(figure: Any, seeds: set[int]) -> None:
+    """Its probe has nothing but the worst lambda_max, its sweep no norm; of one seed, and of all."""
+    lost = ("trace", "middle_lambda", "norm")
+    some = [
+        {key: value for key, value in row.items() if row["seed"] not in seeds or key not in lost}
+        for row in rows()
+    ]
+    getattr(figures, figure.draw.partition(":")[2])(some, "laptop").canvas.draw()
+
+
 def test_error_by_batch_shows_the_mean_of_the_seeds() -> None:
     drawn = figures.error_by_batch(rows(), "laptop")
     line = drawn.axes[0].get_lines()[0]

@@ -171,6 +171,8 @@ def test_a_plan_counts_updates_or_passes() -> None:
     assert [plan_of(by_passes, batch).steps for batch in (32, 64, 128)] == [24, 12, 6]
     with pytest.raises(BadInputError, match=r"batch = 48 must divide images.train = 128"):
         plan_of(cfg, 48)
+    with pytest.raises(BadInputError, match=r"train\.passes must be at least 1, or null, not 0"):
+        plan_of(support.config(train={"passes": 0}), 32)
 
 
 def test_the_chunk_divides_the_steps_between_looks() -> None:

@@ -169,6 +169,10 @@ def test_rule_of_a_config(options: dict[str, int], batch: int, expected: tuple[i
         ({"m": 48}, "must divide batch = 64"),
         ({"parts": 3}, "must divide batch = 64"),
         ({"sub_parts": 3}, "must divide batch = 64"),
+        ({"m": 0}, r"rule\.m must be at least 1, not 0"),
+        ({"m": -64}, r"rule\.m must be at least 1, not -64"),
+        ({"parts": 0}, r"rule\.parts must be at least 1, not 0"),
+        ({"sub_parts": 0}, r"rule\.sub_parts must be at least 1, not 0"),
     ],
 )
 def test_a_rule_that_cannot_be(options: dict[str, object], message: str) -> None:

@@ -123,25 +123,78 @@ def test_a_search_whose_best_learning_rate_lies_at_an_end_goes_on_there_once(sta
 
 def test_learning_rates_follow_both_laws_of_scaling_once_each() -> None:
     options = {"lr": 0.04, "multipliers": {"sqrt": [0.5, 1.0], "linear": [1.0]}, "rhos": [0.0]}
-    assert [lr for lr, _ in search.trials(options, 64)] == [0.02, 0.04]
-    assert [lr for lr, _ in search.trials(options, 1024)] == [0.08, 0.16, 0.64]
+    assert [lr for lr, _ in search.trials(options, 64, "sgd")] == [0.02, 0.04]
+    assert [lr for lr, _ in search.trials(options, 1024, "sgd")] == [0.08, 0.16, 0.64]
 
 
-def test_the_laptop_gives_every_method_the_same_number_of_trials() -> None:
-    """SAM's three learning rates times three rhos, and SGD's nine; three more at an end. A control has fewer."""
+@pytest.mark.parametrize("kind", ["sam", "random", "penalty"])
+@pytest.mark.parametrize("rho", [0.0, -0.1, math.nan, math.inf])
+def test_a_strength_that_is_none_is_refused(kind: str, rho: float) -> None:
+    options = {"lr": 0.04, "multipliers": {"sqrt": [1.0], "linear": []}, "rhos": [0.1, rho]}
+    with pytest.raises(BadInputError, match=rf"search\.rhos: rule\.kind = {kind} needs rho > 0"):
+        search.trials(options, 64, kind)
+    assert len(search.trials(options, 64, "sgd")) == 2
+
+
+def test_a_search_refuses_it_before_it_trains(stages: Stages) -> None:
+    """The perceptrons' engine would descend at w - |rho| g/||g|| and say nothing."""
+    cfg = support.config(rule=SAM, search={"rhos": [-0.1]})
+    with pytest.raises(BadInputError, match=r"not \[-0\.1\]"):
+        stages.run("search", stages.members("search", cfg, (900,), {}, **AXES))
+
+
+@pytest.mark.parametrize("rhos", [[], [0.1], [0.1, 0.1], [0.0, 0.1], [0.1, -0.2], [0.1, math.nan]])
+def test_a_sweep_needs_two_strengths_that_have_a_logarithm(searched: Stages, rhos: list[float]) -> None:
+    cfg = support.config(rule=SAM, sweep={"rhos": rhos})
+    members = searched.members("sweep", cfg, (0,), {"search": any_seed}, **AXES)
+    with pytest.raises(BadInputError, match=r"sweep\.rhos needs at least two different rho > 0"):
+        searched.run("sweep", members)
+
+
+@pytest.mark.parametrize(("stage", "section"), [("sweep", {"rhos": [0.1, 0.2]}), ("retrain", {})])
+def test_no_initialisation_is_refused(searched: Stages, stage: str, section: dict[str, Any]) -> None:
+    cfg = support.config(rule=SAM, **{stage: {**section, "inits": 0}})
+    members = searched.members(stage, cfg, (0,), {"search": any_seed}, **AXES)
+    with pytest.raises(BadInputError, match="inits must be at least 1"):
+        searched.run(stage, members)
+
+
+@pytest.mark.parametrize(
+    ("scale", "trials", "long"),
+    [("laptop", (9, 3), (4, 1)), ("workstation", (24, 4), (7, 1)), ("paper", (12, 4), None)],
+)
+def test_every_method_has_the_same_number_of_trials(
+    scale: str, trials: tuple[int, int], long: tuple[int, int] | None
+) -> None:
+    """SAM's learning rates times its rhos, and as many of SGD; so many more at an end. A control has fewer."""
     from common.study.config import compose
     from common.study.jobs import expand, load_study
 
-    jobs = expand(load_study("sam_batch_study"), compose("sam_batch_study", "laptop"))
+    jobs = expand(load_study("sam_batch_study"), compose("sam_batch_study", scale))
     counts: dict[str, set[tuple[int, int]]] = {}
     for job in jobs:
         if job.stage.name == "search":
             options = job.config["search"]
-            tried = len(search.trials(options, int(job.axes["batch"])))
+            tried = len(search.trials(options, int(job.axes["batch"]), job.config["rule"]["kind"]))
             more = options["extension"] * len(options["rhos"])
             counts.setdefault(str(job.axes["method"]), set()).add((tried, more))
-    assert counts.pop("sgd_long") == {(4, 1)}
-    assert list(counts.values()) == [{(9, 3)}] * len(counts)
+    assert counts.pop("sgd_long", None) == (long and {long})
+    assert list(counts.values()) == [{trials}] * len(counts) and {"sgd", "sam_batch"} <= set(counts)
+
+
+def test_cifar_100_is_trained_at_paper_scale_and_no_claim_reads_it() -> None:
+    from common.study.config import compose
+    from common.study.jobs import expand, load_study
+
+    study = load_study("sam_batch_study")
+    jobs = expand(study, compose("sam_batch_study", "paper"))
+    mine = [job for job in jobs if job.axes.get("task") == "cifar100"]
+    assert {job.stage.name for job in mine} == {"search", "retrain"}
+    assert {job.axes["batch"] for job in mine} == {125, 1125, 9000, 45000}
+    assert all(
+        (job.config["images"]["source"], job.config["images"]["classes"]) == ("cifar100", 100) for job in mine
+    )
+    assert "cifar100" not in repr(study.claims)
 
 
 def curve(*errors: float, norm: float = 1.0, unfit: tuple[int, ...] = ()) -> dict[float, Point]:
