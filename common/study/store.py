@@ -11,7 +11,6 @@ STOPPED        why the last process left before the end, with a checkpoint
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 
 from common.errors import EXIT_BAD_INPUT, EXIT_NON_FINITE, BadInputError
 from common.files import digest, read_json, sha256, write_json, write_text
+from common.study import lines
 from common.study.jobs import Job
 
 DONE = "DONE"
@@ -28,6 +28,7 @@ STOPPED = "STOPPED"
 SPEC = "job.json"
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
+INDEX = "index.jsonl"  # of the project: one line a job whose fingerprint was settled
 # A failure that comes again with the same input: retried once by the next `make reproduce`, then left alone.
 DETERMINISTIC = (EXIT_BAD_INPUT, EXIT_NON_FINITE)
 
@@ -143,24 +144,12 @@ def locked(path: Path, what: str) -> Generator[None]:
 def append_index(project_folder: Path, spec: Mapping[str, Any]) -> None:
     """Note in index.jsonl that stage + axes now has this fingerprint, made of these parts."""
     entry = {key: spec[key] for key in ("scale", "stage", "axes", "fingerprint", "parts")}
-    line = json.dumps(entry, sort_keys=True) + "\n"
-    descriptor = os.open(project_folder / "index.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    lines.append(project_folder / INDEX, entry)
 
 
 def read_index(project_folder: Path) -> list[dict[str, Any]]:
     """The lines of index.jsonl, oldest first; a torn line is skipped."""
-    path = project_folder / "index.jsonl"
-    entries: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return entries
+    return lines.read(project_folder / INDEX)
 
 
 def study_fingerprint(jobs: Sequence[Job]) -> str:
