@@ -3,8 +3,8 @@
 All come from pytorch-metric-learning, but for ProxyGML, which it has not (2.9): written here after Zhu et al. (NeurIPS
 2020) as released. Names and what they are:
 
-    proxy_nca_pp      Teh et al. (2020): softmax over all proxies, its own among them, with scale 9 (temperature
-                      1/9); its pooling is the trunk's matter
+    proxy_nca         Movshovitz-Attias et al. (2017) as in the library: softmax over all proxies, its own among them
+    proxy_nca_pp      Teh et al. (2020): the same with scale 9 (temperature 1/9); its pooling is the trunk's matter
     proxy_anchor      Kim et al. (2020)
     soft_triple       Qian et al. (2019), with its pull between a class's centres, `tau`
     proxy_gml         Zhu et al. (2020)
@@ -169,6 +169,10 @@ def _proxy_nca_pp(classes: int, dim: int, scale: float = 9.0) -> tuple[nn.Module
     return library.ProxyNCALoss(classes, dim, softmax_scale=scale), None
 
 
+def _proxy_nca(classes: int, dim: int, scale: float = 1.0) -> tuple[nn.Module, None]:
+    return _proxy_nca_pp(classes, dim, scale)
+
+
 def _proxy_anchor(classes: int, dim: int, alpha: float = 32.0, delta: float = 0.1) -> tuple[nn.Module, None]:
     return library.ProxyAnchorLoss(classes, dim, margin=delta, alpha=alpha), None
 
@@ -211,6 +215,7 @@ def _triplet(
 
 
 RIVALS: Mapping[str, Callable[..., tuple[nn.Module, nn.Module | None]]] = {
+    "proxy_nca": _proxy_nca,
     "proxy_nca_pp": _proxy_nca_pp,
     "proxy_anchor": _proxy_anchor,
     "soft_triple": _soft_triple,
