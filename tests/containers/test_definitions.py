@@ -172,10 +172,10 @@ def test_temporary_files_lie_where_the_sites_variable_says_then_in_tmpdir_then_i
 
 
 def test_a_login_of_an_index_is_not_printed(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    secret = "https://user:swordfish-17@index.example.org/simple"
+    secret = "https://user:swordfish-17@example.org/packages"
     words = ["--site", "abci3", "--build-arg", f"INDEX={secret}"]
     code, out, _ = run(*words, "--print", root=small, capsys=capsys)
-    assert code == 0 and "index.example.org/simple" in out and "swordfish" not in out
+    assert code == 0 and "example.org/packages" in out and "swordfish" not in out
     code, _, err = run("--build-arg", secret, root=small, capsys=capsys)
     assert code == 2 and "is not NAME=VALUE" in err and "swordfish" not in err
 
