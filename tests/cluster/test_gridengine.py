@@ -10,6 +10,9 @@ from batches import Batch, ctrl_c, end, quiet_bits
 from gridengine import GridEngine, missing
 from house import make_house, wait_for
 
+from common.cluster import schedulers
+from common.cluster.sites import site
+
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(240),
@@ -45,6 +48,25 @@ def batch(tmp_path: Path, engine: GridEngine) -> Iterator[Batch]:
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return quiet_bits(make_house(tmp_path_factory.mktemp("quiet") / "house"), STEPS)
+
+
+def test_an_array_of_a_user_is_known_by_its_id_while_it_runs_and_is_cancelled_whole(
+    engine: GridEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """qsub names it 12.1-4:1, qstat has a line a task."""
+    for name, value in engine.environment.items():
+        monkeypatch.setenv(name, value)
+    script = tmp_path / "array.sh"
+    script.write_text(
+        f"#!/bin/bash\n#$ -t 1-4\n#$ -S /bin/bash\n#$ -o /dev/null\n#$ -j y\n"
+        f"touch {tmp_path}/began-$SGE_TASK_ID\nexec sleep 200\n"
+    )
+    job = schedulers.submit(site("sge"), script, "")
+    engine.wait(lambda: bool(list(tmp_path.glob("began-*"))))
+    assert job.isdigit() and job in schedulers.living(site("sge"))
+    schedulers.cancel(site("sge"), [job])
+    engine.wait(lambda: not engine.jobs())
+    assert job not in schedulers.living(site("sge"))
 
 
 def test_a_soft_limit_met_again_and_again_is_continued_to_the_same_bits(

@@ -12,6 +12,9 @@ from house import make_house, wait_for
 from processes import kill_tree
 from slurm import Slurm, missing
 
+from common.cluster import schedulers
+from common.cluster.sites import site
+
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(240),
@@ -62,6 +65,25 @@ def test_many_jobs_with_the_bits_of_one_machine_and_one_question_for_all(
     assert len(batch.submissions()) == 8 == len({entry["id"] for entry in batch.submissions()})
     assert len(asked.read_text().splitlines()) < 40  # 8 jobs and some 15 s: without the cache several hundred
     assert "nothing to do" in batch.run(STEPS)
+
+
+def test_an_array_of_a_user_is_known_by_its_id_while_it_runs_and_is_cancelled_whole(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our commands submit no arrays; one beside a study, or a directive that makes one, must not confuse them."""
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    script = tmp_path / "array.sh"
+    script.write_text(
+        f"#!/bin/bash\n#SBATCH --array=0-3\n#SBATCH --mem=50M\n#SBATCH --output=/dev/null\n"
+        f"touch {tmp_path}/began-$SLURM_ARRAY_TASK_ID\nexec sleep 200\n"
+    )
+    job = schedulers.submit(site("slurm"), script, "")
+    slurm.wait(lambda: bool(list(tmp_path.glob("began-*"))))
+    assert job in schedulers.living(site("slurm"))
+    schedulers.cancel(site("slurm"), [job])
+    slurm.wait(lambda: not slurm.jobs())
+    assert job not in schedulers.living(site("slurm"))
 
 
 def test_packs_share_a_job(batch: Batch, slurm: Slurm, quiet: dict[str, bytes]) -> None:
