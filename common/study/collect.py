@@ -15,9 +15,8 @@ from common.files import digest, read_json, write_json, write_text
 from common.study.config import lookup
 from common.study.jobs import Job
 from common.study.model import Metric, Scaled, Study
-from common.study.store import HISTORY, failure, is_done, read_metrics, study_fingerprint
+from common.study.store import FIXED, HISTORY, failure, is_done, read_metrics, study_fingerprint
 
-FIXED = ("project", "scale", "stage", "status", "role", "fingerprint")
 POINTS = 60  # of one curve kept for the report
 CPUS = "cpus"  # folder of a result: claims and environment of the same study's runs on other CPU models
 REPEATED = "repeated.json"  # what `make repeat` found: it speaks about one table.csv

@@ -36,6 +36,7 @@ from common.study.model import JobRef, Member, Metrics
 from common.study.programs import header, programs_of
 from common.study.store import (
     DETERMINISTIC,
+    FIXED,
     SPEC,
     STOPPED,
     append_index,
@@ -107,7 +108,7 @@ def run(folders: Sequence[Path], root: Path = ROOT) -> None:
     """Run jobs of one stage, in the order given, and mark each done.
 
     Raises:
-        BadInputError: an input is not done, or the folder cannot be written.
+        BadInputError: an input is not done, the folder cannot be written, or a metric's name is taken.
         RethesisError: what the stage function raised.
     """
     specs = [read_json(folder / SPEC) for folder in folders]
@@ -115,6 +116,8 @@ def run(folders: Sequence[Path], root: Path = ROOT) -> None:
     members = [_member(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     records = [_start(spec, folder, root) for spec, folder in zip(specs, folders, strict=True)]
     results = _call(specs, members)
+    for spec, metrics in zip(specs, results, strict=True):
+        _check_names(spec, metrics)
     end = finished({}) | {"process": specs[0]["fingerprint"]}  # members of a stack share one, and its cost
     for spec, folder, record, metrics in zip(specs, folders, records, results, strict=True):
         write_json(folder / "provenance.json", {**record, **end})
@@ -143,6 +146,15 @@ def follow(folders: Sequence[Path], root: Path = ROOT) -> int:
             print(redact_text(traceback.format_exc()), file=sys.stderr, flush=True)
             return error.exit_code if isinstance(error, RethesisError) else EXIT_OTHER
     return 0
+
+
+def _check_names(spec: Mapping[str, Any], metrics: Metrics) -> None:
+    taken = sorted(set(metrics) & {*FIXED, *spec["axes"]})
+    if taken:
+        raise BadInputError(
+            f"stage {spec['stage']} gives a metric the name of a column that says which job it is: "
+            f"{', '.join(taken)}. Name it otherwise; the table of results would hold one of the two only."
+        )
 
 
 def _call(specs: Sequence[Mapping[str, Any]], members: Sequence[Member]) -> Sequence[Metrics]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.errors import BadInputError
 from common.files import read_json, sha256, write_json
-from common.study.collect import FIXED, REPEATED, csv_text, environment_of, rows_of
+from common.study.collect import REPEATED, csv_text, environment_of, rows_of
 from common.study.jobs import Job, seed_values
 from common.study.model import Study
 from common.study.report import render
@@ -20,7 +20,7 @@ from common.study.report.data import Result, load
 from common.study.report.numbers import count
 from common.study.report.repeated import metric_told, told
 from common.study.reproduce import Request, prepare, run_missing
-from common.study.store import locked
+from common.study.store import FIXED, locked
 from common.study.tasks import plan_tasks
 
 LISTED = 20  # differing metrics that an entry holds

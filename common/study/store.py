@@ -28,6 +28,14 @@ STOPPED = "STOPPED"
 SPEC = "job.json"
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
+FIXED = (
+    "project",
+    "scale",
+    "stage",
+    "status",
+    "role",
+    "fingerprint",
+)  # first columns of a table, before the axes
 INDEX = "index.jsonl"  # of the project: one line a job whose fingerprint was settled
 # A failure that comes again with the same input: retried once by the next `make reproduce`, then left alone.
 DETERMINISTIC = (EXIT_BAD_INPUT, EXIT_NON_FINITE)

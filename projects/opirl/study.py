@@ -110,5 +110,7 @@ STUDY = Study(
         "The expert is SAC after 150,000 interactions.",
         "bodies": "One seed, one demonstration, 12,000 interactions off policy and 150,000 on policy: curves, no "
         "verdicts. The experts are SAC after 120,000 interactions, far from what these bodies can do.",
+        "walkers": "One seed, four demonstrations, 12,000 interactions off policy, 150,000 on policy and 15,000 in the "
+        "changed dynamics: curves, no verdicts. The experts are SAC after 120,000 interactions.",
     },
 )

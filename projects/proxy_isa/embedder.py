@@ -100,15 +100,33 @@ def build(options: Mapping[str, Any], shape: Sequence[int]) -> Embedder:
         shape: (channels, height, width) of an image.
 
     Raises:
-        BadInputError: an unknown name, or a file of weights that is not there or does not fit.
+        BadInputError: an unknown name, channels or an image side that the small network cannot have, or a file of
+            weights that is not there or does not fit.
     """
     kind, dim = str(options["kind"]), int(options["dim"])
     if kind == "glyph_cnn":
-        features = _glyph_cnn(int(shape[0]), [int(width) for width in options["channels"]])
+        widths = [int(width) for width in options["channels"]]
+        _check_glyph_cnn(widths, shape)
+        features = _glyph_cnn(int(shape[0]), widths)
         with torch.no_grad():
             width = features(torch.zeros(1, *shape)).shape[1]
         return Embedder(features, width, dim)
     return _pooled(kind, options, dim)
+
+
+def _check_glyph_cnn(widths: Sequence[int], shape: Sequence[int]) -> None:
+    for width in widths:
+        if width < 1 or width % min(GROUPS, width):
+            raise BadInputError(
+                f"net.channels = {list(widths)}: {width} channels cannot be normalised in {GROUPS} groups. Give 1 to "
+                f"{GROUPS}, or a multiple of {GROUPS}."
+            )
+    halved = 2 ** len(widths)
+    if any(side % halved for side in shape[1:]):
+        raise BadInputError(
+            f"data.size: images of {shape[-2]} x {shape[-1]} pixels, and each of the {len(widths)} layers of "
+            f"net.channels halves the side. Give a multiple of {halved}, or fewer layers."
+        )
 
 
 def _glyph_cnn(channels: int, widths: Sequence[int]) -> nn.Sequential:

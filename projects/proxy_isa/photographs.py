@@ -17,6 +17,7 @@ from common.data.retrieval import inshop as shop
 from common.data.retrieval import sop as products
 from common.data.retrieval.dataset import ImageFiles
 from common.data.retrieval.images import eval_crop, train_crop
+from common.errors import BadInputError
 from common.training.seeds import generator
 from projects.proxy_isa.images import MEAN, STD, renumbered
 from projects.proxy_isa.task import Task
@@ -98,13 +99,21 @@ def _task(
 
     Args:
         options: `on_damage` and `workers`.
+
+    Raises:
+        BadInputError: no thread to decode with, or a data set that is not there or damaged.
     """
+    workers = int(options["workers"])
+    if workers < 1:
+        raise BadInputError(
+            f"data.workers = {workers}: give the number of threads that decode images, 1 or more."
+        )
 
     def part(split: str) -> OnDisk:
         files = load(split, on_damage=str(options["on_damage"]))
         for path, why in files.skipped:
             print(f"left out, damaged: {path} ({why})", flush=True)
         every = torch.arange(len(files.labels))
-        return OnDisk(files, every, files.labels, files.classes, seed, int(options["workers"]))
+        return OnDisk(files, every, files.labels, files.classes, seed, workers)
 
     return Task(seed, part("train"), part(test), part(gallery) if gallery else None)

@@ -18,7 +18,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from common.errors import NonFiniteError
+from common.errors import NonFiniteError, unknown
 from common.files import read_json, write_json
 from common.study.model import JobRef, Member, Metrics
 from common.training.seeds import stream
@@ -29,11 +29,15 @@ BEST = "best.json"
 
 
 def run(cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[JobRef]], out: Any) -> Metrics:
-    """Search, and leave `best.json`. Metrics: `map_at_r` of the best trial, `trials`, and its parameters."""
+    """Search, and leave `best.json`. Metrics: `map_at_r` of the best trial, `trials`, and its parameters (`tuned_...`).
+
+    Raises:
+        BadInputError: a loss whose options have no ranges.
+    """
     member = Member(cfg, inputs, out, cfg["axes"])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed, options = int(member.axes["seed"]), cfg["tune"]
-    space = {**options["space"]["all"], **options["space"][str(cfg["loss"]["name"])]}
+    space = _space(options["space"], str(cfg["loss"]["name"]))
     storage = JournalStorage(JournalFileBackend(str(out / "journal.log")))
     study = optuna.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True)
     drawn = task(str(member.axes["data"]), seed, cfg["data"])
@@ -48,14 +52,22 @@ def run(cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[JobRef]], out: Any
         }
         study.tell(trial, _value(cfg, tuned, parts, seed, out / f"trial-{number}"))
     best = study.best_trial
+    parameters = {f"tuned_{name}": value for name, value in best.params.items()}
     write_json(out / BEST, {"params": best.params, "value": best.value})
-    return {"map_at_r": float(best.value or 0.0), "trials": float(options["trials"]), **best.params}
+    return {"map_at_r": float(best.value or 0.0), "trials": float(options["trials"]), **parameters}
 
 
 def chosen(inputs: Sequence[JobRef]) -> dict[str, float]:
     """The parameters of the best trial."""
     (job,) = inputs
     return dict(read_json(job.folder / BEST)["params"])
+
+
+def _space(ranges: Mapping[str, Mapping[str, Any]], loss: str) -> dict[str, Any]:
+    own = {name: its for name, its in ranges.items() if name != "all"}
+    if loss not in own:
+        raise unknown("loss.name", loss, own)
+    return {**ranges["all"], **own[loss]}
 
 
 def _value(

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from common.files import read_json
-from common.study.collect import FIXED
 from common.study.config import SCALES, compose, projects, scales
 from common.study.contrast import check_claim, series_of
 from common.study.jobs import Job, expand, load_study, seed_values
@@ -25,6 +24,7 @@ from common.study.model import Arm, Best, Claim, Mix
 from common.study.power import check_family
 from common.study.report.data import read_rows
 from common.study.report.page import project_figure
+from common.study.store import FIXED
 from common.study.tasks import plan_tasks
 from common.study.verdict import claim_hash, family
 

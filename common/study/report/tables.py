@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from common.study.collect import FIXED
 from common.study.model import Study
 from common.study.report.data import Result, Row, evidence_rows, mapping, natural, texts
 from common.study.report.numbers import NONE, count, duration
 from common.study.report.standing import stated
 from common.study.report.style import VERDICTS, badge
 from common.study.report.view import claim_view, mean_sd
+from common.study.store import FIXED
 
 
 def stage_tables(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:

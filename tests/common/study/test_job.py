@@ -194,6 +194,16 @@ def test_a_metric_that_is_nan_fails_the_job(folders: Callable[..., list[Path]], 
     assert not is_done(folder)
 
 
+@pytest.mark.parametrize("name", ["scale", "seed"])
+def test_a_metric_that_would_hide_a_column_fails_the_job(
+    folders: Callable[..., list[Path]], tmp_path: Path, name: str
+) -> None:
+    folder = folders(lambda cfg, inputs, out: {"score": 0.5, name: 8.0})[0]
+    assert worker.main([folder], tmp_path) == 2
+    assert f"says which job it is: {name}. Name it otherwise" in (failure(folder) or {})["traceback"]
+    assert not is_done(folder)
+
+
 def test_an_input_that_is_not_done_or_was_altered_is_refused(
     folders: Callable[..., list[Path]], tmp_path: Path
 ) -> None:

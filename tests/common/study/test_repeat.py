@@ -14,10 +14,11 @@ from house import House, make_house, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.study.collect import FIXED, csv_text
+from common.study.collect import csv_text
 from common.study.jobs import Job, expand
 from common.study.model import Need
 from common.study.repeat import choose, difference, key_of, rows_by_key
+from common.study.store import FIXED
 from tests.common.study.jobs_example import MEAN, STUDY, TEST, TRAIN, config, jobs
 
 pytestmark = pytest.mark.timeout(180)

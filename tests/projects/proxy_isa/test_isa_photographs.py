@@ -109,6 +109,12 @@ def test_queries_are_looked_up_in_the_gallery() -> None:
     assert scores([Pixels()], drawn).matches.tolist() == [2, 2]
 
 
+@pytest.mark.usefixtures("birds")
+def test_no_thread_to_decode_with_is_refused() -> None:
+    with pytest.raises(BadInputError, match=r"data\.workers = 0: .* 1 or more"):
+        task("cub", 0, OPTIONS | {"workers": 0})
+
+
 def test_an_absent_data_set_says_how_to_get_it(root: Path) -> None:
     for name, folder in (("cub", "CUB_200_2011"), ("sop", "Stanford_Online_Products")):
         with pytest.raises(BadInputError, match=folder):

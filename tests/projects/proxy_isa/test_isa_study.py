@@ -136,6 +136,9 @@ def test_embeddings_have_length_one_and_maxima_are_added_on_demand() -> None:
         ({"kind": "resnet5O"}, "resnet50"),
         ({"kind": "resnet18", "pool": "max"}, "avg"),
         ({"kind": "resnet18", "weights": "/nowhere/w.pt"}, "no file /nowhere/w.pt"),
+        ({"channels": [8, 12]}, r"net\.channels = \[8, 12\]: 12 channels .* Give 1 to 8, or a multiple of 8"),
+        ({"channels": [0]}, "0 channels"),
+        ({"channels": [8] * 6}, r"data\.size: images of 32 x 32 .* 6 layers .* Give a multiple of 64"),
     ],
 )
 def test_a_backbone_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -151,6 +154,16 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         BadInputError, match=r"w\.pt belongs to another architecture than ResNet: lacks conv1\.weight"
     ):
         build(net, (3, 32, 32))
+
+
+@pytest.mark.parametrize("size", [20, 36])
+def test_an_image_side_that_cannot_be_halved_so_often_is_refused(tmp_path: Path, size: int) -> None:
+    """Letters of any even side can be drawn; the network needs more."""
+    cfg = config(net={"channels": [8, 8, 8]})
+    images = task("cub_like", 0, DATA | {"size": size}).train
+    with pytest.raises(BadInputError, match=rf"{size} x {size} pixels.* 3 layers.*Give a multiple of 8"):
+        training.train(cfg, TUNED, folds(images, 2, 0)[0], 5, tmp_path)
+    assert build(cfg["net"], (1, 24, 24)).head.in_features == 8 * 3 * 3
 
 
 def test_without_weights_the_loss_is_proxy_anchor() -> None:
@@ -338,6 +351,14 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path)
     tuning(tmp_path / "parts", 2)
     assert tuning(tmp_path / "parts", 4) == whole
     assert set(whole["params"]) == {"lr", "proxy_lr", "alpha", "delta"}
+
+
+def test_a_loss_without_ranges_is_refused_before_the_search(tmp_path: Path) -> None:
+    cfg = config(loss={"name": "proxy_anker"}) | {"axes": {"data": "cub_like", "loss": "x", "seed": 900}}
+    with pytest.raises(
+        BadInputError, match=r"unknown loss\.name 'proxy_anker'\. Did you mean 'proxy_anchor'"
+    ):
+        tune.run(cfg, {}, tmp_path)
 
 
 def test_every_loss_has_the_same_number_of_trials() -> None:
