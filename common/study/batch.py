@@ -18,7 +18,7 @@ from common.cluster.profile import Profile, account, profile
 from common.cluster.script import Ask
 from common.errors import EXIT_OTHER, RethesisError
 from common.files import read_json, write_json, write_text
-from common.study.polling import LAUNCH, alone, done, failed, living, poll
+from common.study.polling import LAUNCH, alone, done, failed, living, note_silence, poll
 from common.study.programs import programs_of
 from common.study.registry import append, entries
 
@@ -41,12 +41,11 @@ def main(arguments: Sequence[str]) -> int:
             print(submit(Path(engine), task, programs_of(folders)))
         else:
             poll(Path(engine))
-    except RethesisError as error:
+    except (RethesisError, OSError) as error:
         print(f"{command}: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"{command}: {error}", file=sys.stderr)
-        return EXIT_OTHER
+        if command == "poll":
+            note_silence(Path(engine), error)
+        return error.exit_code if isinstance(error, RethesisError) else EXIT_OTHER
     return 0
 
 

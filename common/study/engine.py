@@ -21,7 +21,7 @@ from common.files import read_json, write_json
 from common.study import batch
 from common.study.launch import Pack, cores, packed
 from common.study.model import Resources
-from common.study.polling import LAUNCH, PLAN, undecided
+from common.study.polling import LAUNCH, PLAN, silence, undecided
 from common.study.programs import spoken
 from common.study.registry import REGISTRY
 from common.study.store import write_spec
@@ -34,6 +34,7 @@ FLAGS = shlex.split(
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.25
 SUBMISSION = 60.0  # seconds that a submission under way may take to end
+SILENCE = 60.0  # seconds without a word from the scheduler, of which a person is told
 STARTS = 5  # of Snakemake in one run, before jobs of a scheduler are left to the next one
 LOG = "snakemake.log"
 LINES = 20  # of a process's output that are shown
@@ -119,11 +120,29 @@ def _follow(
     """Watch until Snakemake ends, a signal comes or the scheduler refuses a job."""
     # A look costs three file operations a job: on a cluster's file system it keeps the pace of the polls.
     pace, last = (POLL if launch["executor"] == "local" else float(launch["poll"])), 0.0
+    told = False
     while child.poll() is None and not received and not batch.refusal(engine):
         if time.monotonic() - last >= pace:
             watch()
+            told = _tell_silence(engine, told)
             last = time.monotonic()
         time.sleep(POLL)
+
+
+def _tell_silence(engine: Path, told: bool) -> bool:
+    """Say once that polls tell nothing, and once that they do again; return whether the first was said last."""
+    quiet = silence(engine)
+    if quiet and not told and time.time() - quiet[0] >= SILENCE:
+        since = time.strftime("%H:%M:%S", time.localtime(quiet[0]))
+        print(
+            f"nothing is known of the queue since {since}, and nothing is judged until it is: {quiet[1]}",
+            flush=True,
+        )
+    elif told and not quiet:
+        print("the scheduler answers again", flush=True)
+    else:
+        return told
+    return not told
 
 
 def _run_jobs(

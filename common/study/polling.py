@@ -21,6 +21,7 @@ from common.study.store import DONE, FAILED, STOPPED
 LAUNCH = "launch.json"  # the profile, what each stage's jobs ask for, when this run began
 PLAN = "tasks.json"  # the tasks and what they wait for, for the Snakefile too
 LIVING = "living.json"  # the last answer about all jobs
+SILENT = "silent.json"  # since when, and why, no poll has told anything
 VERDICTS = "verdicts"  # a line ``id success|failed|running`` a job, which status.sh reads
 SETTLE = 3  # polls that a shared file system may take to show what a job wrote
 
@@ -46,6 +47,8 @@ def poll(engine: Path) -> dict[str, str]:
         for job, entry in todo.items():
             verdicts.setdefault(job, _judge(entry, answer, SETTLE * chosen.poll))
         write_text(path, "".join(f"{job} {verdict}\n" for job, verdict in verdicts.items()))
+        if answer is not None:
+            (engine / SILENT).unlink(missing_ok=True)
     return verdicts
 
 
@@ -66,13 +69,30 @@ def living(engine: Path, chosen: Profile, age: float) -> dict[str, Any] | None:
         return old
     try:
         ids = schedulers.living(chosen.site)
-    except schedulers.SchedulerError:
+    except schedulers.SchedulerError as error:
+        note_silence(engine, error)
         return None
     missing = {entry["id"] for entry in entries(engine) if entry["time"] < now} - ids
     gone = {job: old["gone"].get(job, now) for job in sorted(missing)}
     answer = {"time": now, "ids": sorted(ids), "gone": gone}
     write_json(path, answer)
     return answer
+
+
+def note_silence(engine: Path, why: Exception) -> None:
+    """Write down that a poll told nothing; `silence` then says since when, until one succeeds."""
+    with suppress(OSError):  # which may be what is wrong
+        since = silence(engine)
+        write_json(engine / SILENT, {"since": since[0] if since else time.time(), "why": str(why)})
+
+
+def silence(engine: Path) -> tuple[float, str] | None:
+    """Unix time of the first of the polls that told nothing, and why the last of them did not; None: all is well."""
+    try:
+        note = read_json(engine / SILENT)
+        return float(note["since"]), str(note["why"])
+    except (FileNotFoundError, DamagedError):
+        return None
 
 
 def undecided(engine: Path) -> tuple[int, int]:

@@ -89,6 +89,25 @@ def test_failing_polls_come_no_more_often_than_others(scheduler: SlurmStub, fold
     assert len(asked.read_text().splitlines()) == 1
 
 
+def test_how_long_no_poll_has_told_anything_is_known(scheduler: SlurmStub, folder: Path) -> None:
+    submit(folder)
+    engine = engine_of(folder)
+    scheduler.down.touch()
+    before = time.time()
+    polling.poll(engine)
+    since, why = polling.silence(engine) or (0.0, "")
+    assert since >= before and "Unable to contact" in why
+    launch = (engine / polling.LAUNCH).read_text()
+    (engine / polling.LAUNCH).unlink()
+    batch.main(["poll", str(engine)])
+    assert (polling.silence(engine) or (0.0, ""))[0] == since, "the first of them counts"
+    assert "No such file" in (polling.silence(engine) or (0.0, ""))[1], "and the last one's words"
+    (engine / polling.LAUNCH).write_text(launch)
+    scheduler.down.unlink()
+    polling.poll(engine)
+    assert polling.silence(engine) is None
+
+
 def test_the_poll_command_says_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (engine_of(folder) / polling.LAUNCH).unlink()
     assert batch.main(["poll", str(engine_of(folder))]) == 1

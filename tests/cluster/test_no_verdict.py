@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -87,6 +88,27 @@ def test_a_snakemake_that_dies_is_started_again_and_nothing_is_judged_while_jobs
     gate.touch()
     assert "report: results/toy/" in end(process)
     assert len(batch.counts()) == 4, "a job was started twice"
+
+
+def test_a_queue_of_which_nothing_is_known_is_told_once_and_so_is_its_return(
+    batch: Batch, tmp_path: Path
+) -> None:
+    batch.house.edit("common/study/engine.py", "SILENCE = 60.0", "SILENCE = 2.0")
+    gate, down = tmp_path / "open", tmp_path / "down"
+    failing = f'[ -e {down} ] && {{ echo "Connection refused" >&2; exit 111; }}\n$REAL'
+    path = in_front(tmp_path, "qstat", failing, batch.environment["PATH"])
+    process = batch.start(STEPS, *held(gate), PATH=path)
+    wait_for(lambda: len(batch.submissions()) == 4, 120)
+    down.touch()
+    (engine,) = batch.house.runs().glob(".engine/*")
+    wait_for((engine / "silent.json").is_file, 60)
+    time.sleep(5)
+    down.unlink()
+    wait_for(lambda: not (engine / "silent.json").exists(), 60)
+    gate.touch()
+    output = end(process)
+    assert output.count("nothing is known of the queue since") == 1 and "Connection refused" in output
+    assert output.count("the scheduler answers again") == 1 and "report: results/toy/" in output
 
 
 @pytest.mark.slow
