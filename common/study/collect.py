@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def environment_of(study: Study, jobs: Sequence[Job], root: Path, **extra: Any) 
         "cpu_hours": round(sum(used.values()) / 3600, 3),
         "dirty": any(record["git"]["dirty"] for record in records),
         "wall_minutes": round(_busy_seconds(records) / 60, 2),
+        "ran": [_day(pick(moments)) for pick in (min, max)] if (moments := _moments(records)) else [],
         **extra,
     }
 
@@ -186,6 +188,14 @@ def _worst(worst: float | Scaled, job: Job) -> float:
         return float(worst)
     section = worst.key.partition(".")[0]
     return worst.times * float(lookup(job.config, worst.key)) if section in job.config else float("nan")
+
+
+def _moments(records: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [moment for record in records for moment in (record["started"], record["ended"])]
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
 def _busy_seconds(records: Sequence[Mapping[str, Any]]) -> float:

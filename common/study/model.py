@@ -258,6 +258,8 @@ class Study:
         curves, figures: what the report shows beside the standard figures.
         packages: distributions whose versions enter every fingerprint.
         limits: scale -> what it cannot show, for the report.
+        replicate: what one replicate is, for the report.
+        drawn: stages whose numbers only figures read: the report leaves their tables to table.csv.
     """
 
     name: str
@@ -270,6 +272,10 @@ class Study:
     figures: tuple[Figure, ...] = ()
     packages: tuple[str, ...] = ("torch", "numpy", "pytorch-lightning")
     limits: Mapping[str, str] = field(default_factory=dict[str, str])
+    replicate: str = (
+        "a seed with its own initialisation and data order and, where data are drawn, its own draw"
+    )
+    drawn: tuple[str, ...] = ()
 
     def stage(self, name: str) -> Stage:
         """The stage of that name.

@@ -256,11 +256,7 @@ def _decide(
         return "inconclusive", f"{reason}; one replicate shows no spread.", None
     if more is None:
         return "inconclusive", f"{reason}; no affordable number of replicates would decide it.", None
-    return (
-        "inconclusive",
-        f"{reason}; {more - len(main.pairs)} more, {more} replicates in all, would decide.",
-        more,
-    )
+    return "inconclusive", f"{reason}.", more
 
 
 def _lost(claim: Claim, samples: Mapping[str, Sample]) -> str:

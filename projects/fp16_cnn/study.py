@@ -145,6 +145,7 @@ STUDY = Study(
         ),
     ),
     packages=("torch", "numpy", "pytorch-lightning", "llvmlite", "torchvision", "pillow", "matplotlib"),
+    replicate="a fresh process of what is timed, and a seed with its own training and letters of what is learned",
     limits={
         "laptop": "One CPU model. Timed networks have random weights, which changes no time; accuracy is that of two "
         "small nets on letters, not of ImageNet nets on photographs. Frameworks are timed in one process each, without "

@@ -14,7 +14,9 @@ DEMONSTRATORS = (
 )
 TIES = " Where neither arrives, the ratio is that of the step caps, in favour of the smaller one."
 ONE_MAZE = (
-    "One maze and one with its barrier on the other side, whose gap is wider; bodies with joints: the ants."
+    "One maze and one with its barrier on the other side, whose gap is wider; bodies with joints: the ants. "
+    "Returns are counted so that 0 is a random policy in the target and 1 the expert at home, in the other maze: the "
+    "true reward itself reaches 1.18 there at laptop scale."
 )
 UNREAD = Published(
     "OPIRL's own tables",

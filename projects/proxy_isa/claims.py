@@ -110,7 +110,7 @@ def over_anchor(data: str, scales: tuple[str, ...], words: str) -> Claim:
         method=arm("proxy_isa", data),
         baseline=arm("proxy_anchor", data),
         control=arm("isa_permuted", data),
-        published=BESIDE.get(data, PUBLISHED),
+        published=BESIDE.get(data.removesuffix("_like"), PUBLISHED),
         scales=scales,
         limits=LIMITS[scales],
     )

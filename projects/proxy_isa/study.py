@@ -173,6 +173,7 @@ STUDY = Study(
         "pillow",
         "matplotlib",
     ),
+    drawn=("shown",),
     limits={
         "laptop": "Letters of 16 x 16 pixels, a network of three convolutions trained from scratch in seconds. What "
         "depends on pretrained features, on photographs or on thousands of classes is not seen here.",

@@ -12,6 +12,7 @@ from common.study.report.data import Result, load
 from common.study.report.page import markdown_text
 from common.study.report.standing import superseded
 from common.study.report.style import badge
+from common.study.report.tables import tally_text
 
 NONE = "not assessed"
 Stale = Mapping[tuple[str, str], str]
@@ -43,12 +44,10 @@ def verdict_table(results: Path, studies: Sequence[Study], stale: Stale | None =
         if not shown:
             lines.append(f"| {thesis} | – | no result yet | – |")
         for result in shown:
-            verdicts = _verdicts(study, result)
             note = (stale or {}).get((study.name, result.scale), "")
-            if note:
-                verdicts += f" (stale: {markdown_text(note)})"
+            scale = f"{result.scale} (stale: {markdown_text(note)})" if note else result.scale
             report = f"[report](results/{study.name}/{result.scale}/report.md)"
-            lines.append(f"| {thesis} | {result.scale} | {verdicts} | {report} |")
+            lines.append(f"| {thesis} | {scale} | {_verdicts(study, result)} | {report} |")
     return "\n".join(lines) + "\n"
 
 
@@ -72,15 +71,26 @@ def readme(path: Path, results: Path, studies: Sequence[Study], stale: Stale | N
 
 
 def _verdicts(study: Study, result: Result) -> str:
-    """``a: ✓ supported; b: ✗ contradicted (superseded)``; claims that were added since are named too."""
+    """``a: ✓ supported; b: ✗ contradicted (superseded)``: primary claims and those added since; others are counted."""
     if result.claims and all(claim.get("verdict") == NONE for claim in result.claims):
         return f"curves only: none of {len(result.claims)} claims assessed"
     old = superseded(study, result)
-    told = {str(claim.get("id", "")): badge(str(claim.get("verdict"))) for claim in result.claims}
-    told = {
-        name: told.get(name, "not run") + (" (superseded)" if name in old else "") for name in [*told, *old]
-    }
-    return "; ".join(f"{markdown_text(name)}: {text}" for name, text in told.items()) or "no claims"
+    verdicts = {str(claim.get("id", "")): str(claim.get("verdict")) for claim in result.claims}
+    primary = {str(claim.get("id", "")) for claim in result.claims if claim.get("primary")}
+    rest = {name: verdict for name, verdict in verdicts.items() if name not in old}
+    unassessed = [name for name, verdict in rest.items() if verdict == NONE]
+    apart = {name: verdict for name, verdict in rest.items() if name not in {*primary, *unassessed}}
+    named = [
+        f"{markdown_text(name)}: {badge(verdicts[name]) if name in verdicts else 'not run'}"
+        f"{' (superseded)' if name in old else ''}"
+        for name in [*verdicts, *(name for name in old if name not in verdicts)]
+        if name not in {*apart, *unassessed}
+    ]
+    if apart:
+        named.append(f"{len(apart)} secondary: {tally_text(list(apart.values()))}")
+    if unassessed:
+        named.append(f"{len(unassessed)} not assessed")
+    return "; ".join(named) or "no claims"
 
 
 def _order(scale: str) -> tuple[int, str]:

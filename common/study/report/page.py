@@ -13,6 +13,7 @@ from common.files import write_text
 from common.study import model
 from common.study.model import Claim, Study
 from common.study.report import tables
+from common.study.report.against import against
 from common.study.report.data import Json, Result, Row, load, study_curves, texts
 from common.study.report.numbers import NONE
 from common.study.report.repeated import told
@@ -116,7 +117,12 @@ def draw(study: Study, result: Result) -> Drawn:
 def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
     """What the templates are filled with; every number in it is text."""
     declared = stated(study, result)
-    claims = [claim_view(claim, declared.get(str(claim.get("id")))) for claim in result.claims]
+    opposite = against(study, result)
+    claims = [
+        claim_view(claim, declared.get(name), opposite.get(name))
+        for claim in result.claims
+        for name in (str(claim.get("id")),)
+    ]
     old = superseded(study, result)
     for view, claim in zip(claims, result.claims, strict=True):
         view["figure"] = drawn.get(forest_name(claim))
@@ -131,7 +137,7 @@ def page_context(study: Study, result: Result, drawn: Drawn) -> dict[str, Any]:
         "comparison": tables.comparison(result, load(base), study) if has_base else [],
         "elsewhere": tables.elsewhere(result, study), "here": ", ".join(result.cpus),
         "claims": claims, "superseded": old,
-        "tally": tables.tally(verdicts), "tally_text": tables.tally_text(verdicts),
+        "tally": tables.tally(verdicts), "tally_text": tables.tally_text(verdicts), "replicate": study.replicate,
         "verdicts": {verdict: (slug(verdict), symbol, words) for verdict, (symbol, words) in VERDICTS.items()},
         "limits": study.limits.get(plain, ""),
         "curves": [drawn[name] for spec in study.curves if (name := f"curves-{slug(spec.id)}") in drawn],

@@ -24,10 +24,16 @@ ARM_COLOURS = tuple(_ARMS)
 VERDICTS: dict[str, tuple[str, str]] = {
     "supported": ("✓", "the data show it, and the control shows that they could have failed to"),
     "contradicted": ("✗", "the data show the opposite"),
-    "inconclusive": ("?", "the interval leaves both answers open"),
-    "vacuous": ("∅", "the test passes even without the method's key term: it shows nothing"),
+    "inconclusive": (
+        "?",
+        "neither the claim nor its opposite passes its tests, which for primary claims are corrected",
+    ),
+    "vacuous": (
+        "∅",
+        "the test does as well without what the claim is about, or cannot reject a known violation: it shows nothing",
+    ),
     "invalid": ("!", "runs are missing or failed"),
-    "not assessed": ("–", "this scale cannot answer it"),
+    "not assessed": ("–", "this scale, or this machine, cannot answer it"),
 }
 
 

@@ -6,39 +6,79 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from common.study.model import Study
+from common.study.model import Scaled, Stage, Study
 from common.study.report.data import Result, Row, evidence_rows, mapping, natural, texts
-from common.study.report.numbers import NONE, count, duration
+from common.study.report.numbers import NONE, count, duration, number
 from common.study.report.standing import stated
-from common.study.report.style import VERDICTS, badge
+from common.study.report.style import VERDICTS, arms, badge, claim_series
 from common.study.report.view import claim_view, mean_sd
 from common.study.store import FIXED
 
+WIDE = 12  # metrics that a page of text can show beside one another
+
 
 def stage_tables(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Per stage: a row for each arm (every axis but the seed) with mean ± SD of each metric and n."""
-    tables: list[dict[str, Any]] = []
-    for stage in study.stages:
-        mine = [row for row in evidence_rows(rows) if row.get("stage") == stage.name]
-        axes = [axis for axis in stage.axes if axis != "seed"]
-        metrics = list(
-            dict.fromkeys(
-                key
-                for row in mine
-                for key, value in row.items()
-                if key not in FIXED and key not in stage.axes and isinstance(value, int | float)
-            )
-        )
-        if not metrics:
+    """Per stage that is not for figures alone: its arms and their table, whole and as a page of text can show it."""
+    told = (stage for stage in study.stages if stage.name not in study.drawn)
+    tables = (_stage_table(study, stage, evidence_rows(rows)) for stage in told)
+    return [table for table in tables if table]
+
+
+def _stage_table(study: Study, stage: Stage, rows: Sequence[Row]) -> dict[str, Any]:
+    mine = [row for row in rows if row.get("stage") == stage.name]
+    axes = [axis for axis in stage.axes if axis != "seed"]
+    numbers = (key for row in mine for key, value in row.items() if isinstance(value, int | float))
+    metrics = list(dict.fromkeys(key for key in numbers if key not in (*FIXED, *stage.axes)))
+    if not metrics:
+        return {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in mine:
+        groups.setdefault(tuple(str(row.get(axis, NONE)) for axis in axes), []).append(row)
+    sets = sorted(groups.items(), key=lambda item: [natural(value) for value in item[0]])
+    asked = claimed_metrics(study, stage.name)
+    few = metrics
+    if len(metrics) > WIDE and len(sets) > 1:
+        few = [name for name in metrics if name in asked]
+    notes = [
+        f"{_words(name)}: a run that never arrived, or diverged, counts as {worst}."
+        for name, worst in asked.items()
+        if worst and name in metrics
+    ]
+    left_out = [_words(name) for name in metrics if name not in few]
+    return {
+        "stage": stage.name,
+        "arms": len(sets),
+        "notes": notes,
+        "whole": _table(axes, sets, metrics),
+        "short": {**_table(axes, sets, few), "left_out": left_out},
+    }
+
+
+def claimed_metrics(study: Study, stage: str) -> dict[str, str]:
+    """The metrics of a stage that claims read -> what a run that never arrived counts as, "" for a plain number."""
+    found: dict[str, str] = {}
+    for claim in study.claims:
+        if not any(arm.stage == stage for series in claim_series(claim) for arm in arms(series)):
             continue
-        groups: dict[tuple[str, ...], list[Row]] = {}
-        for row in mine:
-            groups.setdefault(tuple(str(row.get(axis, NONE)) for axis in axes), []).append(row)
-        arms = sorted(groups.items(), key=lambda item: [natural(value) for value in item[0]])
-        columns = [*axes, "n", "diverged", *(name.replace("_", " ") for name in metrics)]
-        body = [_arm_row(arm, group, metrics) for arm, group in arms]
-        tables.append({"stage": stage.name, "axes": len(axes), "columns": columns, "rows": body})
-    return tables
+        worst = claim.metric.worst
+        words = f"{number(worst.times)} times its own {worst.key}" if isinstance(worst, Scaled) else ""
+        found[claim.metric.name] = found.get(claim.metric.name) or words
+    return found
+
+
+def _table(
+    axes: Sequence[str], sets: Sequence[tuple[tuple[str, ...], Sequence[Row]]], metrics: Sequence[str]
+) -> dict[str, Any]:
+    """A row for each arm (every axis but the seed) with n and mean ± SD of each metric; one wide row stands upright."""
+    columns = [*axes, "n", "diverged", *map(_words, metrics)]
+    body = [_arm_row(arm, group, metrics) for arm, group in sets] if metrics else []
+    if len(body) == 1 and len(metrics) > WIDE:
+        return {
+            "columns": ["", "value"],
+            "rows": [list(pair) for pair in zip(columns, body[0], strict=True)],
+            "text": 1,
+        }
+    return {"columns": columns, "rows": body, "text": len(axes)}
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
@@ -48,6 +88,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
     commit = str(known.get("commit") or result.head.get("commit") or "")
     earlier = [each for each in texts(known.get("commits_of_jobs")) if each != commit]
     wall, cpu_hours = known.get("wall_minutes"), known.get("cpu_hours")
+    ran = dict.fromkeys(texts(known.get("ran")))
     found = [
         ("Scale", result.scale),
         ("Commit", commit + (" with uncommitted changes" if known.get("dirty") else "")),
@@ -58,6 +99,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("Cores", count(known.get("cores"))),
         ("GPU", ", ".join(gpus)),
         ("Python", str(known.get("python") or "")),
+        ("Run on", " to ".join(ran)),
         ("Wall time", duration(wall)),
         ("CPU time", duration(None if cpu_hours is None else 60 * cpu_hours)),
         ("Overrides", ", ".join(overrides)),
@@ -124,6 +166,10 @@ def comparison(result: Result, base: Result, study: Study) -> list[list[str]]:
 
     before, now = told(base), told(result)
     return [[name, *before.get(name, [NONE, NONE]), *cells] for name, cells in now.items()]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _effect(view: dict[str, Any]) -> str:

@@ -16,11 +16,14 @@ from common.study.report.numbers import NONE, count, effect, interval, number, p
 from common.study.report.style import VERDICTS, badge
 from common.study.report.words import (
     arm_values,
+    claimed,
     control_sentence,
     holds_between,
     how_tested,
     names,
+    reason,
     still_needed,
+    unit_of,
     with_bracket,
 )
 from common.study.statistics import LEVEL
@@ -30,14 +33,15 @@ Values = Mapping[str, Sequence[tuple[str, float]]]  # arm -> its (replicate, val
 SPARK = 100.0  # width of the small interval in the verdict table, in its own units
 
 
-def claim_view(claim: Json, declared: Claim | None) -> dict[str, Any]:
+def claim_view(claim: Json, declared: Claim | None, against: float | None = None) -> dict[str, Any]:
     """Everything that the pages show of one claim, as text.
 
     Args:
         claim: its entry in claims.json.
         declared: the claim in study.py, None when it is no longer there.
+        against: the p value of the opposite, see `common.study.report.against`.
     """
-    kind, unit = str(claim.get("effect_kind") or "difference"), str(claim.get("unit") or "")
+    kind, unit = str(claim.get("effect_kind") or "difference"), unit_of(claim)
     verdict, id_ = str(claim.get("verdict") or "not assessed"), str(claim.get("id", ""))
     values = arm_values(claim, declared)
     arms = _arms(claim, values)
@@ -61,14 +65,15 @@ def claim_view(claim: Json, declared: Claim | None) -> dict[str, Any]:
         "control_name": names(claim)["control"],
         "control": control_sentence(claim),
         "tested": how_tested(claim, declared),
-        "facts": _facts(claim, kind, unit),
+        "claimed": claimed(declared, kind) or NONE,
+        "facts": _facts(claim, kind, unit, against),
         "parts": [
             [str(part.get("label")), effect(part.get("effect"), kind, unit), interval(part.get("ci"), kind),
              p_value(part.get("p"))]
             for part in objects(claim.get("parts"))
         ],
-        "needed": still_needed(claim),
-        "reason": str(claim.get("reason") or ""),
+        "needed": still_needed(claim, declared),
+        "reason": reason(claim, declared),
         "limits": declared.limits if declared else "",
         "choice": str(claim.get("baseline_choice") or ""),
         "published": _published(claim, declared, arms, unit),
@@ -95,7 +100,7 @@ def interval_name() -> str:
     return f"{number(100 * LEVEL)} % interval"
 
 
-def _facts(claim: Json, kind: str, unit: str) -> list[tuple[str, str]]:
+def _facts(claim: Json, kind: str, unit: str, against: float | None) -> list[tuple[str, str]]:
     """Name and value of each number of the test; those that the file has not are left out."""
     if claim.get("effect") is None:
         return []
@@ -108,6 +113,9 @@ def _facts(claim: Json, kind: str, unit: str) -> list[tuple[str, str]]:
     facts.append(("Replicates", count(claim.get("n"))))
     tests = (("p_t", "p, t"), ("p_sign", "p, sign-flip"), ("p_holm", "p, Holm"))
     facts += [(name, p_value(claim[key])) for key, name in tests if claim.get(key) is not None]
+    if against is not None:
+        corrected = ", Holm" if claim.get("p_holm") is not None else ""
+        facts.append((f"p of the opposite{corrected}", p_value(against)))
     control = mapping(claim.get("control"))
     if control.get("effect") is not None:
         facts.append(
@@ -160,7 +168,7 @@ def _published(claim: Json, declared: Claim | None, arms: list[dict[str, str]], 
     theirs = [
         [
             str(each["label"]),
-            with_unit(number(each["value"]), str(each["unit"])),
+            with_unit(NONE if each["value"] is None else f"{each['value']:,.12g}", str(each["unit"])),
             str(each["source"]),
             str(each["note"]),
         ]

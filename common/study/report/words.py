@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+import math
+
 from common.study.contrast import BEATEN, claimed_range
 from common.study.model import Claim
+from common.study.power import POWER
 from common.study.report.data import Json, mapping, replicates
 from common.study.report.numbers import count, effect, number, p_value
 
 _TESTED = {
-    "superior": "Each of the {n}replicates pairs {method} with {baseline}: same seed, hence the same "
-    "initialisation and data order. The claim needs the paired effect to lie above {margin}, by the "
-    "one-sided Student t interval and by the exact sign-flip test, each at 5 %.",
-    "noninferior": "Each of the {n}replicates pairs {method} with {baseline} on the same seed. The claim needs "
+    "superior": "Each of the {n}replicates pairs {method} with {baseline} of the same {pairing}. The claim needs "
+    "the paired effect to lie above {margin}, by the one-sided Student t interval and by the exact sign-flip test, "
+    "each at 5 %.",
+    "noninferior": "Each of the {n}replicates pairs {method} with {baseline} of the same {pairing}. The claim needs "
     "the paired effect to lie above {minus_margin}, by the one-sided Student t interval and by "
     "the exact sign-flip test, each at 5 %: worse by less than the margin is not worse.",
-    "equivalent": "Each of the {n}replicates pairs {method} with {baseline} on the same seed. Two one-sided "
+    "equivalent": "Each of the {n}replicates pairs {method} with {baseline} of the same {pairing}. Two one-sided "
     "tests at 5 % must show the paired effect inside ±{margin}.",
     "ordering": "Each neighbouring pair of arms in the claimed order is tested as a superiority claim over the "
     "same {n}replicates; all of them must hold. The effect shown is that of the pair that is hardest to support.",
     "exponent": "The slope of log {metric} against log {axis} (Theil–Sen) must lie within {margin} of {target}{by}.",
-    "bound": "{metric} of {method} must lie on the good side of {margin}{by}.",
+    "bound": "{metric} of {method} must lie {side} {margin}{by}.",
     "identity": "{method} and {baseline} must agree within {margin} in every one of the {n}replicates.",
 }
 _BY = ", by the one-sided Student t interval and by the exact sign-flip test over {n}replicates, each at 5 %"
 _CONTROL = {
-    "superior": "The same test must also show {method} better than {control}, which lacks the method’s key term: "
-    "otherwise the verdict is vacuous.",
+    "superior": "The same test must also show {method} better than the control, {control}: otherwise the verdict is "
+    "vacuous.",
     "ordering": "The first arm must also beat {control} by the same test: otherwise the verdict is vacuous.",
 }
 _ASSAY = (
     "The same test, with {control} in the method’s place, must reject the claim, which that arm is known to "
     "violate: otherwise the verdict is vacuous."
 )
+
+
+_TASKS = "Inside a replicate all {tasks} are averaged{how}."
+
+
+def unit_of(claim: Json) -> str:
+    """The unit of a claim's effect: the metric's, but a slope of logarithms has none."""
+    return "" if claim.get("kind") == "exponent" else str(claim.get("unit") or "")
 
 
 def names(claim: Json) -> dict[str, str]:
@@ -56,7 +67,7 @@ def arm_values(claim: Json, declared: Claim | None) -> dict[str, list[tuple[str,
 def how_tested(claim: Json, declared: Claim | None) -> str:
     """How the verdict was reached, in two or three sentences."""
     who = names(claim)
-    kind, unit = str(claim.get("effect_kind") or "difference"), str(claim.get("unit") or "")
+    kind, unit = str(claim.get("effect_kind") or "difference"), unit_of(claim)
     margin = float(claim.get("margin") or 0.0)
     n = f"{count(claim['n'])} " if claim.get("n") else ""
     words = {
@@ -66,11 +77,19 @@ def how_tested(claim: Json, declared: Claim | None) -> str:
         "metric": str(claim.get("metric") or "the metric").replace("_", " "),
         "margin": effect(margin, kind, unit),
         "minus_margin": effect(-margin, kind, unit),
+        "pairing": declared.pairing if declared else "seed",
+        "side": "above" if declared and declared.metric.better == "higher" else "below",
         "axis": declared.axis if declared else "size",
         "target": number(declared.target) if declared else "the claimed exponent",
     }
     tested = _TESTED.get(str(claim.get("kind")), "").format(**words)
     sentences = [tested.replace("Each of the 1 replicates", "The one replicate")]
+    if declared and declared.tasks:
+        logs = declared.effect == "log_ratio" or declared.kind == "exponent"
+        how = " geometrically, since logarithms are compared" if logs else ""
+        sentences.append(
+            _TASKS.format(tasks=" and ".join(f"values of {axis}" for axis in declared.tasks), how=how)
+        )
     if who["control"]:
         sentences.append(_CONTROL.get(str(claim.get("kind")), _ASSAY).format(**words))
     if claim.get("p_holm") is not None:
@@ -114,15 +133,55 @@ def with_bracket(text: str, unit: str) -> str:
     return f"{text.replace('_', ' ')} {bracket}".strip()
 
 
-def still_needed(claim: Json) -> str:
-    """How many more replicates a vacuous claim's control needs; the reason of an inconclusive one says its own."""
+def claimed(declared: Claim | None, kind: str) -> str:
+    """Where a claim says that its effect lies: ``> 0``, ``±0.15``, ``×0.952 to ×1.05``; "" for one no longer stated."""
+    low, high = holds_between(declared) or (-math.inf, math.inf)
+    if math.isfinite(low) and math.isfinite(high):
+        if kind != "log_ratio" and low == -high:
+            return f"±{effect(high, kind)}"
+        return f"{effect(low, kind)} to {effect(high, kind)}"
+    if math.isfinite(low):
+        return f"> {effect(low, kind)}"
+    return f"< {effect(high, kind)}" if math.isfinite(high) else ""
+
+
+def reason(claim: Json, declared: Claim | None) -> str:
+    """Why the verdict is what it is; what more replicates would do is said by `still_needed`."""
+    text = str(claim.get("reason") or "")
+    if claim.get("verdict") != "inconclusive" or claim.get("needed") is None:
+        return text
+    text, ci = text.partition(";")[0].rstrip(".") + ".", claim.get("ci")
+    side = _side(declared, ci[0], ci[1]) if ci and None not in ci else ""
+    if side and claim.get("p_holm") is not None:
+        text += f" The interval, which is not corrected for several claims, lies {side} the claimed range."
+    return text
+
+
+def still_needed(claim: Json, declared: Claim | None) -> str:
+    """How many more replicates would decide an inconclusive claim, or let a vacuous one's control do its part."""
     needed, n = claim.get("needed"), claim.get("n") or 0
-    if needed is None or claim.get("verdict") != "vacuous":
+    if needed is None:
         return ""
+    if claim.get("verdict") == "vacuous":
+        what = "let the control do its part"
+    else:
+        side = _side(declared, claim["effect"], claim["effect"])
+        what = {"inside": "show the claim", "outside": "show the opposite"}.get(side, "decide")
+    more = max(1, needed - n)
     return (
-        f"About {count(max(1, needed - n))} more replicates would let the control do its part with 80 % power, if "
-        "its effect and spread are as estimated."
+        f"About {count(more)} more replicate{'' if more == 1 else 's'}, {count(n + more)} in all, would {what} with "
+        f"{count(100 * POWER)} % power, if effect and spread are as estimated."
     )
+
+
+def _side(declared: Claim | None, low: float, high: float) -> str:
+    """Whether an interval lies ``inside`` or ``outside`` the claimed range; "" where it lies across an edge."""
+    holds = holds_between(declared)
+    if holds is None:
+        return ""
+    if holds[0] < low and high < holds[1]:
+        return "inside"
+    return "outside" if high < holds[0] or holds[1] < low else ""
 
 
 def control_sentence(claim: Json) -> str:
@@ -133,7 +192,7 @@ def control_sentence(claim: Json) -> str:
     passed, who = control.get("passed"), names(claim)
     if passed is None:
         return "It was not assessed."
-    value = effect(control.get("effect"), str(claim.get("effect_kind") or ""), str(claim.get("unit") or ""))
+    value = effect(control.get("effect"), str(claim.get("effect_kind") or ""), unit_of(claim))
     told = f"effect {value}{_with_p(control.get('p'))}"
     if claim.get("kind") in BEATEN:
         return f"{who['method']} {'beats' if passed else 'does not beat'} it: {told}."

@@ -88,7 +88,7 @@ def html_tables(text: str) -> list[list[list[str]]]:
     """Every table of report.html but the verdict table's drawn column and the verdicts' meanings."""
     tables = [[[squeezed(cell) for cell in row] for row in table] for table in Page(text).tables]
     for row in tables[0]:
-        del row[5]
+        del row[6]
     return tables
 
 
@@ -132,10 +132,13 @@ def test_the_verdict_table_repeats_claims_json(example: dict[str, str], tmp_path
     folder = write_example(tmp_path / "opirl" / "laptop")
     entries = json.loads((folder / "claims.json").read_text())["claims"]
     rows = markdown_tables(example["report.md"])[0][1:]
-    assert [row[0] for row in rows] == [entry["id"] for entry in entries]
+    assert [row[0] for row in rows] == [
+        entry["id"] + ("" if entry["primary"] else "(secondary)") for entry in entries
+    ]
     assert [row[2].lstrip("✓✗?∅!–") for row in rows] == [each.replace(" ", "") for each in VERDICTS]
     # The first effect is a log ratio: exp(1.10...) by hand, and its interval's ends.
-    assert rows[0][3:5] == ["×3.02", "[×2.24,×4.09]"]
+    assert rows[0][3:6] == ["×3.02", "[×2.24,×4.09]", ">×1"]
+    assert rows[1][5] == ">−40", "worse by less than the margin is not worse"
     assert rows[1][3].startswith(f"−{abs(entries[1]['effect']):.1f}")
 
 

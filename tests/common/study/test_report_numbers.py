@@ -14,11 +14,12 @@ from common.study.contrast import claimed_range
 from common.study.report.data import natural, read_rows
 from common.study.report.numbers import count, duration, effect, interval, number, p_value
 from common.study.report.view import claim_view, slug
-from common.study.report.words import axis_label, control_sentence, how_tested, still_needed
+from common.study.report.words import axis_label, claimed, control_sentence, how_tested, reason, still_needed
 from common.study.verdict import Finding, to_json
 from tests.common.study.report_example import RETURN, example_study
 
 CLAIMS = {claim.id: claim for claim in example_study().claims}
+NOTHING = Finding("x", "invalid", "")
 
 
 @pytest.mark.parametrize(
@@ -98,9 +99,9 @@ def entry(name: str, **changes: Any) -> dict[str, Any]:
 
 def test_how_a_claim_was_tested() -> None:
     superior = how_tested(entry("fewer-interactions", n=8), CLAIMS["fewer-interactions"])
-    assert superior.startswith("Each of the 8 replicates pairs OPIRL with AIRL (PPO): same seed")
+    assert superior.startswith("Each of the 8 replicates pairs OPIRL with AIRL (PPO) of the same seed.")
     assert "lie above ×1" in superior
-    assert "OPIRL better than OPIRL, buffer cut to the last rollout" in superior
+    assert "OPIRL better than the control, OPIRL, buffer cut to the last rollout" in superior
     assert "Holm" not in superior
     assert "Holm" in how_tested(entry("fewer-interactions", p_holm=0.02), None)
     assert "above −40 return" in how_tested(entry("final-return"), None)
@@ -127,9 +128,69 @@ def test_what_the_control_did() -> None:
 
 
 def test_what_is_still_needed() -> None:
-    assert "About 13 more replicates" in still_needed(entry("off-policy", verdict="vacuous", needed=21, n=8))
-    assert still_needed(entry("off-policy", verdict="vacuous")) == ""
-    assert still_needed(entry("off-policy", verdict="supported", needed=21, n=8)) == ""
+    vacuous = entry("off-policy", verdict="vacuous", needed=21, n=8)
+    assert still_needed(vacuous, None).startswith(
+        "About 13 more replicates, 21 in all, would let the control"
+    )
+    assert still_needed(entry("off-policy", verdict="vacuous"), None) == ""
+    declared = CLAIMS["fewer-interactions"]
+    open_ = entry("fewer-interactions", verdict="inconclusive", needed=1009, n=8, effect=0.1)
+    assert still_needed(open_, declared) == (
+        "About 1,001 more replicates, 1,009 in all, would show the claim with 80 % power, if effect and spread are as "
+        "estimated."
+    )
+    assert "1 more replicate, 9 in all, would show the opposite" in still_needed(
+        open_ | {"needed": 9, "effect": -0.1}, declared
+    )
+
+
+def test_an_open_claim_says_what_the_correction_for_several_claims_did() -> None:
+    declared = CLAIMS["fewer-interactions"]
+    said = (
+        "Neither the claim nor its opposite is shown (p = 0.13); 1 more, 9 replicates in all, would decide."
+    )
+    open_ = entry("fewer-interactions", verdict="inconclusive", needed=9, p_holm=0.13, reason=said)
+    start = "Neither the claim nor its opposite is shown (p = 0.13)."
+    told = "The interval, which is not corrected for several claims, lies"
+    assert reason(open_ | {"ci": [0.1, 0.5]}, declared) == f"{start} {told} inside the claimed range."
+    assert reason(open_ | {"ci": [-0.5, -0.1]}, declared) == f"{start} {told} outside the claimed range."
+    assert reason(open_ | {"ci": [-0.5, 0.1]}, declared) == start
+    assert reason(open_ | {"ci": [0.1, 0.5], "p_holm": None}, declared) == start
+    assert reason(open_ | {"verdict": "invalid"}, declared) == said
+
+
+def test_where_an_effect_is_claimed_to_lie() -> None:
+    def text(**changes: Any) -> str:
+        claim = replace(CLAIMS["transfer"], **changes)
+        return claimed(claim, claim.effect)
+
+    assert text() == "> 0"
+    assert text(kind="noninferior", margin=2.0) == "> −2"
+    assert text(kind="equivalent", margin=2.0) == "±2"
+    assert text(kind="equivalent", effect="log_ratio", margin=math.log(2)) == "×0.5 to ×2"
+    assert text(kind="exponent", axis="size", target=1.0, margin=0.25) == "0.75 to 1.25"
+    lower = replace(CLAIMS["transfer"].metric, better="lower")
+    assert text(kind="bound", baseline=None, metric=lower, margin=3.0) == "< 3"
+    assert claimed(None, "difference") == ""
+
+
+def test_a_bound_says_its_side_and_a_slope_has_no_unit() -> None:
+    bound = replace(CLAIMS["transfer"], kind="bound", baseline=None, margin=3.0)
+    assert "final return of OPIRL must lie above 3 return" in how_tested(to_json(bound, NOTHING), bound)
+    low = replace(bound, metric=replace(bound.metric, better="lower"))
+    assert "must lie below 3 return" in how_tested(to_json(low, NOTHING), low)
+    slope = replace(bound, kind="exponent", axis="size", margin=0.1, target=1.0)
+    assert "(Theil–Sen) must lie within 0.1 of 1." in how_tested(to_json(slope, NOTHING), slope)
+    assert claim_view(to_json(slope, NOTHING), slope)["arm_column"] == "arm"
+
+
+def test_tasks_are_told_and_how_they_are_averaged() -> None:
+    one = replace(CLAIMS["transfer"], tasks=("env",))
+    assert "Inside a replicate all values of env are averaged." in how_tested(to_json(one, NOTHING), one)
+    ratio = replace(one, effect="log_ratio")
+    assert "averaged geometrically, since logarithms are compared." in how_tested(
+        to_json(ratio, NOTHING), ratio
+    )
 
 
 def test_axis_labels_say_which_side_is_better() -> None:

@@ -138,11 +138,19 @@ def test_the_readme_table(tmp_path: Path) -> None:
     empty = replace(SMALL, name="none", title="A | B")
     table = verdict_table(tmp_path / "results", [SMALL, empty], {("opirl", "laptop"): STALE})
     assert table.splitlines()[2:] == [
-        "| [Off-policy inverse reinforcement learning via distribution matching](projects/opirl/README.md) | laptop "
-        f"| fewer-interactions: ✓ supported; final-return: ✗ contradicted (stale: {STALE}) "
+        "| [Off-policy inverse reinforcement learning via distribution matching](projects/opirl/README.md) "
+        f"| laptop (stale: {STALE}) | fewer-interactions: ✓ supported; final-return: ✗ contradicted "
         "| [report](results/opirl/laptop/report.md) |",
         r"| [A \| B](projects/none/README.md) | – | no result yet | – |",
     ]
+    path = tmp_path / "results/opirl/laptop/claims.json"
+    written = path.read_text()
+    held = json.loads(written)
+    held["claims"][1]["primary"] = False
+    path.write_text(json.dumps(held))
+    row = verdict_table(tmp_path / "results", [SMALL]).splitlines()[2]
+    assert "| fewer-interactions: ✓ supported; 1 secondary: 1 contradicted |" in row
+    path.write_text(written)
     edited = replace(SMALL, claims=(SMALL.claims[0], replace(SMALL.claims[1], id="new")))
     row = verdict_table(tmp_path / "results", [edited]).splitlines()[2]
     assert (
@@ -200,7 +208,7 @@ def test_render_and_dashboard_from_the_command_line(house: House) -> None:
     ]  # fmt: skip
     assert not (results / "smoke" / "report.md").exists()
     assert "superseded" in (results / "laptop" / "report.md").read_text()
-    assert "fast-wins: not run (superseded) (stale: " in overview.read_text()
+    assert "| fast-wins: not run (superseded) |" in overview.read_text()
     assert house.run("render", "--check") == ""
     (results / "laptop" / "report.md").write_text("typed by hand")
     assert "differs from what the tables give: results/toy/laptop/report.md\n" in house.run(
