@@ -43,6 +43,8 @@ class Profile:
     stage_data: bool
     setup: tuple[str, ...]
     directives: tuple[str, ...]
+    passed: tuple[str, ...]
+    python: str
     devices: str
     parallel_environment: str
     points: Mapping[str, float | None]
@@ -68,7 +70,7 @@ def profile(launch: Mapping[str, Any]) -> Profile:
         values[name] = whole(values[name], f"launch.{name}", least)
     for name, least in NUMBERS.items():
         values[name] = _number(values[name], f"launch.{name}", least)
-    for name in ("setup", "directives"):
+    for name in ("setup", "directives", "passed"):
         values[name] = _lines(values[name], f"launch.{name}")
     values["points"] = _prices(values["points"])
     values |= _words(values)
@@ -78,7 +80,7 @@ def profile(launch: Mapping[str, Any]) -> Profile:
 
 def _words(values: Mapping[str, Any]) -> dict[str, Any]:
     """What is neither number nor list: names, of which some may not be empty, and the one switch."""
-    names = ("node_class", "image", "devices", "runtime", "parallel_environment")
+    names = ("node_class", "image", "devices", "runtime", "parallel_environment", "python")
     found = {name: str(values[name] or "") for name in names}
     for name, example in (("runtime", "apptainer"), ("parallel_environment", "mpi")):
         if not found[name]:
@@ -155,10 +157,19 @@ def clock(duration: int) -> str:
 
 
 def account(row: Site, root: Path) -> str:
-    """Who pays: RETHESIS_ACCOUNT, or the line ``site=account`` of the ignored file .accounts; else empty."""
+    """Who pays: RETHESIS_ACCOUNT, or the line ``site=account`` of the ignored file .accounts; else empty.
+
+    Raises:
+        BadInputError: the file cannot be read, or the account is none.
+    """
     given = os.environ.get(ACCOUNT, "").strip()
     path = root / ACCOUNTS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if not given and path.is_file() else []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if not given and path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(
+            f"{ACCOUNTS_FILE} cannot be read ({error}); write lines such as {row.name}=<yours>."
+        ) from error
     for line in lines:
         name, _, value = line.partition("=")
         if name.strip() == row.name:

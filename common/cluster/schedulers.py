@@ -6,7 +6,7 @@ import getpass
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ class Commands:
         list_jobs: prints every job of one's own that has not ended.
         row: where a line of that holds id and state.
         ended: states of jobs that will not run (any more), although they are listed.
+        stuck: those of them that stay listed until somebody cancels them.
         cancel: the command; ids follow.
     """
 
@@ -44,6 +45,7 @@ class Commands:
     row: str
     ended: tuple[str, ...]
     cancel: tuple[str, ...]
+    stuck: tuple[str, ...] = ()
 
 
 FAMILIES = {
@@ -71,6 +73,7 @@ FAMILIES = {
         row=r"^ *(\d+) +\S+ +\S+ +\S+ +(\w+) ",
         ended=("Eqw", "Ehqw"),
         cancel=("qdel",),
+        stuck=("Eqw", "Ehqw"),
     ),
     "pjm": Commands(
         submit=("pjsub",),
@@ -80,6 +83,7 @@ FAMILIES = {
         # RUNOUT may still be writing back what the job wrote; an ERROR stays listed until pjdel, and never runs again.
         ended=("EXT", "RJT", "CCL", "ERR"),
         cancel=("pjdel",),
+        stuck=("ERR",),
     ),
 }  # fmt: skip
 
@@ -124,11 +128,33 @@ def living(site: Site) -> set[str]:
         SchedulerError: no answer; nothing is known about any job then.
     """
     family = FAMILIES[site.scheduler]
+    return {job for job, state in _listed(family) if state not in family.ended}
+
+
+def remove_stuck(site: Site, jobs: Collection[str]) -> list[str]:
+    """Cancel those of the jobs that stand in an error state for good; return them.
+
+    Raises:
+        SchedulerError: no answer.
+    """
+    family = FAMILIES[site.scheduler]
+    found = (
+        sorted({job for job, state in _listed(family) if state in family.stuck} & set(jobs))
+        if family.stuck
+        else []
+    )
+    for start in range(0, len(found), AT_ONCE):
+        _run([*family.cancel, *found[start : start + AT_ONCE]])
+    return found
+
+
+def _listed(family: Commands) -> list[tuple[str, str]]:
+    """Id and state of every job that the scheduler lists."""
     answer = _run(family.list_jobs())
     if answer.returncode:
         raise SchedulerError(f"{family.list_jobs()[0]}: {(answer.stderr or answer.stdout).strip()}")
-    rows = [match.groups() for line in answer.stdout.splitlines() if (match := re.match(family.row, line))]
-    return {job for job, state in rows if state not in family.ended}
+    matches = (re.match(family.row, line) for line in answer.stdout.splitlines())
+    return [(match[1], match[2]) for match in matches if match]
 
 
 def cancel(site: Site, jobs: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Who pays is no part of it: the account is an option of the submit command, so th
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,10 @@ PASSED = (
     "RETHESIS_MARGIN",
     "OMP_NUM_THREADS",
     "RETHESIS_DATA",
+    "PATH",
 )
+# And what modules set, where they did: mpirun warns of a variable that is not there.
+FOUND = "${LD_LIBRARY_PATH:+-x LD_LIBRARY_PATH}"
 BINDS = "${APPTAINER_BIND:+-x APPTAINER_BIND -x SINGULARITY_BIND}"
 
 
@@ -48,6 +52,8 @@ def render(
     prefix = rules.PREFIX[profile.site.scheduler]
     one = choose(profile, ask)
     directives = [*header(profile, ask, one, logs[0]), *profile.site.directives, *profile.directives]
+    if profile.site.name == "fugaku" and (volume := re.match(r"/vol\d{4}", str(root))):
+        directives.append(f"-x PJM_LLIO_GFSCACHE={volume[0]}")  # without it nodes do not see the volume
     return "\n".join(
         [
             "#!/bin/bash",
@@ -79,7 +85,10 @@ def _body(
     if profile.stage_data:
         lines += _staging(profile, ask, cleared)
     if profile.image:  # the data may lie outside the work tree, on the node's own disk
-        lines.append('[ ! -d "$RETHESIS_DATA" ] || export {APPTAINER,SINGULARITY}_BIND="$RETHESIS_DATA"')
+        kept = (
+            f'{name}="${{{name}:+${name},}}$RETHESIS_DATA"' for name in ("APPTAINER_BIND", "SINGULARITY_BIND")
+        )
+        lines.append(f'[ ! -d "$RETHESIS_DATA" ] || export {" ".join(kept)}')
     if profile.site.scheduler == "pjm":
         # Its signal at the limit goes to every process of the job, and those that do not know it die.
         commands = [f"(trap '' XCPU; exec {command})" for command in commands]
@@ -102,8 +111,9 @@ def _launched(profile: Profile, ask: Ask, command: Sequence[str], root: Path) ->
         command = inside(image, command, ask.gpus > 0, runtime=profile.runtime, gpu=gpu, root=root)
     if ask.world == 1:
         return shlex.join(command)
-    binds = [BINDS] if profile.image and profile.site.launcher == "mpirun" else []
-    return " ".join([_starter(profile, ask, ask.processes, PASSED), *binds, shlex.join(command)])
+    found = [FOUND, *([BINDS] if profile.image else [])] if profile.site.launcher == "mpirun" else []
+    starter = _starter(profile, ask, ask.processes, (*PASSED, *profile.passed))
+    return " ".join([starter, *found, shlex.join(command)])
 
 
 def _starter(profile: Profile, ask: Ask, each: int, passed: Sequence[str]) -> str:
@@ -117,7 +127,8 @@ def _starter(profile: Profile, ask: Ask, each: int, passed: Sequence[str]) -> st
         return f"mpiexec -n {number}{per_node}"
     hosts = ' -hostfile "$PBS_NODEFILE"' if site.scheduler == "pbs" else ""
     exported = "".join(f" -x {name}" for name in passed)
-    return f"mpirun -n {number} --map-by ppr:{each}:node{hosts}{exported}"
+    # By default two ranks are bound to a core each, and all threads of a rank share it.
+    return f"mpirun -n {number} --map-by ppr:{each}:node --bind-to none{hosts}{exported}"
 
 
 def _staging(profile: Profile, ask: Ask, cleared: bool) -> list[str]:

@@ -140,20 +140,20 @@ _ROWS = (
     Site(
         "tsubame4", "TSUBAME4.0", "sge",
         classes=(
-            NodeClass("cpu_4", 4, 0, hours=24, nodes=(1, 1)),
-            NodeClass("cpu_8", 8, 0, hours=24, nodes=(1, 1)),
-            NodeClass("cpu_16", 16, 0, hours=24, nodes=(1, 1)),
-            NodeClass("gpu_1", 8, 1, hours=24, nodes=(1, 1)),
-            NodeClass("cpu_40", 40, 0, hours=24, nodes=(1, 1)),
-            NodeClass("node_q", 48, 1, hours=24),
-            NodeClass("cpu_80", 80, 0, hours=24, nodes=(1, 1)),
-            NodeClass("node_h", 96, 2, hours=24),
-            NodeClass("cpu_160", 160, 0, hours=24, nodes=(1, 1)),
-            NodeClass("node_f", 192, 4, hours=24, whole=True),
+            NodeClass("cpu_4", 4, 0, 9.2, hours=24, nodes=(1, 1)),
+            NodeClass("cpu_8", 8, 0, 18.4, hours=24, nodes=(1, 1)),
+            NodeClass("cpu_16", 16, 0, 36.8, hours=24, nodes=(1, 1)),
+            NodeClass("gpu_1", 8, 1, 96, hours=24, nodes=(1, 1)),
+            NodeClass("cpu_40", 40, 0, 92, hours=24, nodes=(1, 1)),
+            NodeClass("node_q", 48, 1, 192, hours=24),
+            NodeClass("cpu_80", 80, 0, 184, hours=24, nodes=(1, 1)),
+            NodeClass("node_h", 96, 2, 384, hours=24),
+            NodeClass("cpu_160", 160, 0, 368, hours=24, nodes=(1, 1)),
+            NodeClass("node_f", 192, 4, 768, hours=24, whole=True),
         ),
         account="-g", account_needed=True, trial_minutes=10, fixed_cores=True,
-        source="TSUBAME4.0 user guide and FAQ (trial: ten minutes; h_rt is mandatory); sizes as first published, not "
-        "read again", checked="2026-11-28",
+        source="TSUBAME4.0 user guide and FAQ (trial: ten minutes; h_rt is mandatory); cores and memory as first "
+        "published, not read again; node_o and gpu_h, half a device each, are left out", checked="2026-11-28",
         proof="emulated: on a real Grid Engine with consumable node types; never run by us on TSUBAME",
     ),
     Site(
@@ -171,11 +171,12 @@ _ROWS = (
     Site(
         "fugaku", "Fugaku", "pjm",
         classes=(
-            NodeClass("small", 48, 0, 32, (1, 384), 72, whole=True),
-            NodeClass("large", 48, 0, 32, (385, 12288), 24, whole=True),
+            NodeClass("small", 48, 0, 28, (1, 384), 72, whole=True),
+            NodeClass("large", 48, 0, 28, (385, 12288), 24, whole=True),
         ),
         account="-g", account_needed=True, launcher="mpiexec", scratch="PJM_LOCALTMP", shortest=60,
-        source="Fugaku user guide, Use and job execution 1.52, 5.1.3; `pjacl --rg small` decides for your group",
+        source="Fugaku user guide, Use and job execution 1.52, 5.1.3; `pjacl --rg small` decides for your group; of a "
+        "node's 32 GB some 4 are counted for the system",
         checked="2026-11-28",
         proof="emulated: on a stub of PJM with these limits, written after its manuals; never run by us on Fugaku",
     ),

@@ -146,9 +146,15 @@ def labels(image: Path, runtime: str) -> dict[str, str]:
             f"{runtime} cannot be started here ({error.strerror}), so {image} cannot be read; load the site's module."
         ) from error
     if done.returncode != 0:
-        raise BadInputError(f"{image} cannot be read as an image: {done.stderr.strip().splitlines()[-1:]}")
-    found: dict[str, Any] = json.loads(done.stdout)["data"]["attributes"]["labels"]
-    return {name: str(value) for name, value in found.items()}
+        said = (done.stderr.strip().splitlines() or [f"{runtime} ended with code {done.returncode}"])[-1]
+        raise BadInputError(f"{image} cannot be read as an image: {said}")
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)["data"]["attributes"]["labels"]
+        return {name: str(value) for name, value in found.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadInputError(
+            f"{image} has no labels that {runtime} shows: it is no image of `make container`."
+        ) from error
 
 
 def require_same_lock(image: Path, kind: Image, runtime: str, root: Path) -> None:

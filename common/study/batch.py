@@ -21,6 +21,7 @@ from common.files import read_json, write_json, write_text
 from common.study.polling import LAUNCH, alone, done, failed, living, note_silence, poll
 from common.study.programs import programs_of
 from common.study.registry import append, entries
+from common.study.unborn import give_up_unborn
 
 HALT = "HALT"  # of the engine: the front door was stopped, nothing more is submitted
 REFUSED = "REFUSED"  # of the engine: the scheduler's words when it refused a job; nothing more is submitted
@@ -58,8 +59,8 @@ def submit(engine: Path, task: str, programs: Sequence[Sequence[Path]]) -> str:
         programs: for each program of the job the folders that it works on.
 
     Raises:
-        RethesisError: the front door was stopped; every open program failed in this run already; or the
-            scheduler refused this job or one before it.
+        RethesisError: the front door was stopped; every open program failed in this run already, or never started;
+            or the scheduler refused this job or one before it.
         OSError: the id could not be written down; the job was cancelled.
     """
     launch = read_json(engine / LAUNCH)
@@ -77,6 +78,9 @@ def submit(engine: Path, task: str, programs: Sequence[Sequence[Path]]) -> str:
             raise RethesisError(
                 f"{task} failed in this run; `make logs` shows why. It is not submitted again."
             )
+        give_up_unborn(
+            engine, chosen.site, task, [folder for _, each in todo for folder in each], launch["began"]
+        )
         asked = replace(Ask(**launch["asks"][task]), pack=len(todo))
         logs = [engine / "logs" / f"{task}.{number}.log" for number, _ in todo]
         path = engine / "scripts" / f"{task}.sh"
@@ -110,8 +114,10 @@ def cancel(engine: Path, chosen: Profile) -> int:
     Raises:
         SchedulerError: it does not answer, or still has some of them.
     """
-    ours = {entry["id"] for entry in entries(engine)} & schedulers.living(chosen.site)
+    known = {entry["id"] for entry in entries(engine)}
+    ours = known & schedulers.living(chosen.site)
     schedulers.cancel(chosen.site, sorted(ours))
+    schedulers.remove_stuck(chosen.site, known)
     return len(ours)
 
 

@@ -17,6 +17,7 @@ COUNTS = {
     "rounds", "sample", "side", "size", "steps", "trials", "updates", "window",
 }  # fmt: skip
 """Last parts of keys that mean nothing below 1, or at 0."""
+EXECUTORS = ("local", "batch")
 WORDS = {"on", "off", "yes", "no", "y", "n"}
 """Booleans to a reader of YAML 1.1, texts to Hydra: a switch that is null by default would take "off" for true."""
 
@@ -67,6 +68,7 @@ def compose(
     """
     check_names(project, scale, launch, root)
     base = _compose(project, scale, (), launch, root)
+    _check_executor(base)
     if not overrides:
         return base
     keys = dict(flatten(base))
@@ -75,7 +77,13 @@ def compose(
     changed = _compose(project, scale, overrides, launch, root)
     for key, value in flatten(changed):
         _check_type(key, keys.get(key), value)
+    _check_executor(changed)
     return changed
+
+
+def _check_executor(cfg: Mapping[str, Any]) -> None:
+    if (executor := cfg["launch"]["executor"]) not in EXECUTORS:
+        raise unknown("launch.executor", str(executor), EXECUTORS)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,7 +128,9 @@ def _compose(project: str, scale: str, overrides: Sequence[str], launch: str, ro
 
 
 def _check_override(override: str, base: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
-    key, separator, _ = override.partition("=")
+    key, separator, value = override.partition("=")
+    if key == "launch":
+        raise BadInputError(f"the site is no override: LAUNCH={value} beside ARGS names it.")
     if not separator or key[:1] in ("+", "~") or not key.strip():
         raise BadInputError(f"override {override!r} is not of the form key=value; new keys cannot be added.")
     node: Any = base

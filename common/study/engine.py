@@ -42,9 +42,20 @@ Child = subprocess.Popen[bytes]
 
 
 def minutes(tasks: Sequence[Task], launch: Mapping[str, Any]) -> float:
-    """Estimated wall time of all tasks, if none waits."""
+    """Estimated wall time of all tasks, if none waits in a queue: their sum over the cores, or their longest chain."""
     local = launch["executor"] == "local"
-    return sum(task.minutes * (_threads(task, launch) if local else 1) for task in tasks) / cores(launch)
+    known = {task.name: task for task in tasks}
+    ends: dict[str, float] = {}
+
+    def end(task: Task) -> float:
+        if task.name not in ends:
+            before = max((end(known[need]) for need in task.needs if need in known), default=0.0)
+            ends[task.name] = before + task.minutes
+        return ends[task.name]
+
+    number = cores(launch) if local else max(1, min(cores(launch), len(tasks)))
+    total = sum(task.minutes * (_threads(task, launch) if local else 1) for task in tasks)
+    return max(total / number, max(map(end, tasks), default=0.0))
 
 
 def run(

@@ -74,9 +74,10 @@ def cores(launch: Mapping[str, Any]) -> int:
 
 
 def _chunks(tasks: Sequence[Task], size: int, chosen: Profile | None) -> list[list[Task]]:
-    """Tasks in groups of at most `size`, and of what fits together into the memory of the site's largest node."""
+    """Tasks in groups of at most `size`, and of what fits together into the smallest node that has each of them."""
     nodes = [one.memory_gb or math.inf for one in classes(chosen)] if chosen else []
-    room = max(nodes, default=math.inf)
+    largest = max(_memory([task]) for task in tasks)
+    room = min((memory for memory in nodes if memory >= largest), default=math.inf)
     chunks: list[list[Task]] = [[]]
     for task in tasks:
         if len(chunks[-1]) == size or (chunks[-1] and _memory([*chunks[-1], task]) > room):
@@ -125,7 +126,8 @@ def script_of(
     chosen: Profile, asked: Ask, programs: Sequence[Sequence[str]], logs: Sequence[Path], root: Path
 ) -> str:
     """The job script of programs, each given by the folders of its jobs."""
-    commands = [[sys.executable, "-m", "common.study.job", *folders] for folders in programs]
+    python = chosen.python or sys.executable
+    commands = [[python, "-m", "common.study.job", *folders] for folders in programs]
     return script.render(chosen, asked, commands, root, logs)
 
 

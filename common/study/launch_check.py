@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import platform
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cluster import rules
-from common.cluster.ask import choose, impossible
+from common.cluster.ask import Ask, choose, impossible
 from common.cluster.profile import Profile, account, clock, profile
 from common.cluster.schedulers import FAMILIES
 from common.errors import BadInputError
@@ -75,22 +77,12 @@ def require(tasks: Sequence[Task], launch: Mapping[str, Any], root: Path) -> Non
     _, wrong = examine(packed(tasks, launch), chosen, root)
     if wrong:
         raise BadInputError("nothing was submitted.\n" + "\n".join(wrong))
-    if chosen.image:
-        _require_same_lock(chosen, root)
     command = FAMILIES[chosen.site.scheduler].submit[0]
     if shutil.which(command) is None:
         raise BadInputError(
             f"{command} is not on this machine: LAUNCH={chosen.site.name} starts on a login node of its site. "
             "`make launch-check` works anywhere."
         )
-
-
-def _require_same_lock(chosen: Profile, root: Path) -> None:
-    from common.container.build import require_same_lock
-    from common.container.table import image_named
-
-    path = root / chosen.image
-    require_same_lock(path, image_named(path.stem.rpartition("-")[0], root), chosen.runtime, root)
 
 
 def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Row], list[str]]:
@@ -104,7 +96,7 @@ def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Ro
         faults = impossible(chosen, pack.ask)
         try:
             text = script_of(chosen, pack.ask, programs, [root / "log"] * len(programs), root)
-            faults += rules.violations(chosen.site, text, pays)
+            faults += [*rules.violations(chosen.site, text, pays), *_otherwise(chosen, pack.ask, text)]
             rows.append(_row(pack, chosen, text))
         except BadInputError as error:  # without a script there is still an account to be named
             faults += [str(error), *rules.who_pays(chosen.site, pack.ask.seconds, pays)]
@@ -114,9 +106,71 @@ def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Ro
     most = chosen.site.unfinished
     if most is not None and chosen.jobs > most:
         wrong.append(f"launch.jobs={chosen.jobs}; {chosen.site.title} takes {most} unfinished jobs of a user")
-    if chosen.image and not (root / chosen.image).is_file():
-        wrong.append(f"launch.image={chosen.image} is not there; make container SITE=<site> builds it")
-    return rows, wrong
+    return rows, [*wrong, *_surroundings(chosen, root)]
+
+
+def _otherwise(chosen: Profile, ask: Ask, text: str) -> list[str]:
+    """Directives of the user's that ask for another time or size than the job's deadline and processes are made for."""
+    asked = rules.read(chosen.site, text)
+    found: list[str] = []
+    if asked.seconds not in (None, ask.seconds):
+        found.append(
+            f"a directive asks for {asked.seconds} s and the job stops itself by {ask.seconds} s: set launch.walltime, "
+            "launch.longest or launch.slack instead"
+        )
+    told = chosen.site.scheduler != "sge" or not chosen.site.any_queue  # slots do not say on how many nodes
+    if told and asked.nodes != ask.nodes:
+        found.append(f"a directive asks for {asked.nodes} nodes and the job is made for {ask.nodes}")
+    return found
+
+
+def _surroundings(chosen: Profile, root: Path) -> list[str]:
+    """What is wrong with the place where the jobs start: its path, its data, its image, its interpreter."""
+    found: list[str] = []
+    if odd := sorted(set(re.findall(r"[\s%:,]", str(root)))):
+        found.append(
+            f"the path of this work tree, {root}, holds {' '.join(map(repr, odd))}, which schedulers read otherwise: "
+            "move it to a path without"
+        )
+    if chosen.stage_data and not (root / chosen.data).is_dir():
+        found.append(
+            f"launch.stage_data=true, and there is no folder {chosen.data} to copy: point RETHESIS_DATA to the data, "
+            "or leave the switch out where a study needs none"
+        )
+    if chosen.image:
+        found += _image(chosen, root)
+    elif chosen.site.name == "fugaku" and platform.machine() != "aarch64" and not chosen.python:
+        found.append(
+            f"Fugaku's nodes are Arm and this is {platform.machine()}: name an interpreter that was set up on a node, "
+            "launch.python=/path/to/arm/.venv/bin/python, or an image, launch.image=..."
+        )
+    return found
+
+
+def _image(chosen: Profile, root: Path) -> list[str]:
+    """What is wrong with the image; where its program is not installed, its packages are not compared."""
+    from common.container.build import require_same_lock
+    from common.container.table import images
+
+    path, known = root / chosen.image, images(root)
+    name = path.stem.rpartition("-")[0]
+    if not path.is_file():
+        return [f"launch.image={chosen.image} is not there; make container SITE=<site> builds it"]
+    if name not in known:
+        return [
+            f"launch.image={chosen.image} is not named like an image of `make container`, such as "
+            f"{next(iter(known))}-<commit>.sif: its packages cannot be compared with the lock"
+        ]
+    if shutil.which(chosen.runtime) is None:
+        print(
+            f"note: without {chosen.runtime} here the packages of {chosen.image} are not compared with the lock."
+        )
+        return []
+    try:
+        require_same_lock(path, known[name], chosen.runtime, root)
+    except BadInputError as error:
+        return [f"launch.image={chosen.image}: {error}"]
+    return []
 
 
 def _row(pack: Pack, chosen: Profile, text: str) -> Row:

@@ -130,7 +130,7 @@ def done(folders: Sequence[Path]) -> bool:
 def failed(folders: Sequence[Path], engine: Path) -> bool:
     """Whether a program failed since this run of the front door began."""
     began = (engine / LAUNCH).stat().st_mtime
-    return any(_newer(folder / FAILED, began) for folder in folders if not (folder / DONE).is_file())
+    return any(newer(folder / FAILED, began) for folder in folders if not (folder / DONE).is_file())
 
 
 @contextmanager
@@ -157,10 +157,11 @@ def _judge(entry: Mapping[str, Any], answer: Mapping[str, Any] | None, settle: f
 
 def _said_why(folder: Path, submitted: float) -> bool:
     """Whether a job told by a file how it ended."""
-    return (folder / DONE).is_file() or any(_newer(folder / name, submitted) for name in (FAILED, STOPPED))
+    return (folder / DONE).is_file() or any(newer(folder / name, submitted) for name in (FAILED, STOPPED))
 
 
-def _newer(path: Path, moment: float) -> bool:
+def newer(path: Path, moment: float) -> bool:
+    """Whether a file is there and was written since a Unix time."""
     try:
         return path.stat().st_mtime >= moment
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from common.study.progress import duration
 from common.study.reproduce import Request, prepare
 from common.study.store import FAILED, SPEC, failure, is_done, read_index, stopped, study_fingerprint
 from common.study.tasks import Task, plan_tasks
+from common.study.unborn import last_words
 from common.tracking.redact import redact_text
 
 
@@ -37,11 +38,11 @@ def plan(request: Request) -> None:
         minutes = sum(task.minutes for pack in left for task in pack.tasks)
         size = sum(job.megabytes for job in mine)
         print(f"{stage.name:<14}{len(mine):>6}{done:>6}{len(left):>11}{minutes:>9.1f}{size:>8.0f}")
-    time = (
-        f"about {duration(engine.minutes(tasks, cfg['launch']))} on {number} cores"
-        if tasks
-        else "nothing to run"
+    local = cfg["launch"]["executor"] == "local"
+    where = (
+        f"{number} cores" if local else f"{min(number, len(tasks))} at once, without the time in the queue"
     )
+    time = f"about {duration(engine.minutes(tasks, cfg['launch']))} on {where}" if tasks else "nothing to run"
     print(f"{time}; disk {sum(job.megabytes for job in jobs):.0f} MB")
     _print_power(study, request, len(seed_values(cfg, "seeds")))
 
@@ -117,7 +118,8 @@ def _print_unfinished(request: Request) -> None:
     """The job that ended last without DONE and FAILED: stopped, or killed before it could say why."""
     ended = [path.parent for path in request.runs.glob("*/*/provenance.json") if not is_done(path.parent)]
     if not ended:
-        print(f"no job of {request.project} has failed")
+        words = last_words(request.engine)
+        print(redact_text(words) if words else f"no job of {request.project} has failed")
         return
     last = _last([folder / "provenance.json" for folder in ended], request)
     print(redact_text(engine.output_of(last, request.root)))

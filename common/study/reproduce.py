@@ -203,12 +203,15 @@ def _run(request: Request, tasks: Sequence[Task], cfg: Mapping[str, Any]) -> int
 def _announce(request: Request, jobs: Sequence[Job], tasks: Sequence[Task], cfg: Mapping[str, Any]) -> None:
     launch = cfg["launch"]
     number, minutes = cores(launch), engine.minutes(tasks, launch)
-    where = f"{number} cores" if launch["executor"] == "local" else f"{request.launch}, {number} at once"
-    open_jobs = sum(len(task.jobs) for task in tasks)
+    local = launch["executor"] == "local"
+    where = f"{number} cores" if local else f"{request.launch}, {min(number, len(tasks))} processes at once"
+    open_jobs, packs = sum(len(task.jobs) for task in tasks), len(packed(tasks, launch))
+    cost = f"{sum(task.minutes for task in tasks) / 60:.2f} hours of processes"
     print(
         f"{request.project} at scale {request.label}: {open_jobs} of {len(jobs)} jobs to run in "
-        f"{len(packed(tasks, launch))} processes, about {duration(minutes)} on {where} "
-        f"({minutes * number / 60:.2f} core-hours)",
+        f"{packs} {'processes' if local else 'jobs of the scheduler'}, about {duration(minutes)} on {where}"
+        f"{'' if local else ', without the time in the queue'} ({cost}"
+        f"{'' if local else '; `make launch-check` counts nodes and points'})",
         flush=True,
     )
 

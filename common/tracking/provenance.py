@@ -22,7 +22,7 @@ from common.tracking.redact import redact
 
 ROOT = Path(__file__).resolve().parents[2]
 GIT_SECONDS = 30
-CODE = ("--", ".", ":(exclude)results")
+CODE = ("--", ".", ":(exclude)results", ":(exclude)configs/launch")  # how jobs are launched changes no number
 _LARGEST_HASHED = 16 << 20
 
 # The x86-64 psABI levels: which of them a CPU has decides which kernels the libraries choose.

@@ -103,9 +103,15 @@ def is_synced(folder: Path) -> bool:
 
 def _address(environment: dict[str, str]) -> str:
     command = [sys.executable, "-c", _ADDRESS]
-    done = subprocess.run(
-        command, check=False, env=environment, capture_output=True, text=True, timeout=START_SECONDS
-    )
+    try:
+        done = subprocess.run(
+            command, check=False, env=environment, capture_output=True, text=True, timeout=START_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RethesisError(
+            f"wandb took more than {START_SECONDS} s to start, as on a cold file system; the same command tries again. "
+            "The offline runs are kept."
+        ) from error
     for line in done.stdout.splitlines():
         if line.startswith("base_url "):
             return line.split()[1]

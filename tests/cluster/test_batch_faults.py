@@ -17,6 +17,8 @@ from common.errors import RethesisError
 from common.files import read_json, write_json
 from common.study import batch, polling
 from common.study.registry import REGISTRY, append, entries
+from common.study.store import failure
+from common.study.unborn import last_words
 
 STATUS = ROOT / "common" / "study" / "status.sh"
 WORDS = "sbatch: error: Invalid account or account/partition combination specified"
@@ -187,3 +189,37 @@ class TestUndecided:
     ) -> None:
         write_json(folder / "FAILED", {"exit_code": 1})
         assert entries(engine_of(folder)) == [] and polling.undecided(engine_of(folder)) == (0, 0)
+
+
+def test_a_program_that_never_starts_is_given_up_and_the_end_of_its_log_is_told(
+    scheduler: SlurmStub, folder: Path
+) -> None:
+    engine = engine_of(folder)
+    (engine / "logs" / f"{TASK}.0.log").write_text("one\n/arm/python: cannot execute binary file\n")
+    for _ in range(3):
+        submit(folder)
+        scheduler.ends()
+    with pytest.raises(RethesisError, match="3 jobs of any Slurm cluster ended before the program started"):
+        submit(folder)
+    failed = failure(folder)
+    assert "cannot execute binary file" in failed["traceback"] and scheduler.asked() == 3
+    assert last_words(engine).startswith(f"{TASK}.0.log:\none\n")
+    with pytest.raises(RethesisError, match="failed in this run"):
+        submit(folder)
+
+
+def test_a_program_that_started_once_is_no_such_case(scheduler: SlurmStub, folder: Path) -> None:
+    for _ in range(3):
+        submit(folder)
+        scheduler.ends()
+    write_json(folder / "provenance.json", {})
+    submit(folder)
+    assert scheduler.asked() == 4 and not failure(folder)
+
+
+def test_a_job_that_is_adopted_again_and_again_counts_once(scheduler: SlurmStub, folder: Path) -> None:
+    first = submit(folder)
+    assert [submit(folder) for _ in range(4)] == [first] * 4
+    scheduler.ends()
+    time.sleep(0.2)  # launch.poll: an answer may be so old
+    assert submit(folder) != first

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 from house import House, make_house
+from launches import ROOT, launch_of
+
+from common.study.launch_check import examine
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
-    return make_house(tmp_path_factory.mktemp("launch") / "house")
+    house = make_house(tmp_path_factory.mktemp("launch") / "house")
+    for name in ("containers", "requirements"):  # what an image is compared with
+        shutil.copytree(ROOT / name, house.root / name, dirs_exist_ok=True)
+    return house
 
 
 def check(house: House, launch: str, *overrides: str, code: int = 0, **extra: str) -> str:
@@ -63,10 +72,80 @@ def test_names(house: House, launch: str, code: int, message: str) -> None:
 def test_reproduce_refuses_before_anything_is_submitted(house: House, tmp_path: Path) -> None:
     text = house.run("reproduce", "--project", "toy", "--launch", "abci3", code=2)
     assert "nothing was submitted" in text and "RETHESIS_ACCOUNT" in text
-    text = house.run("reproduce", "--project", "toy", "--launch", "fugaku", code=2, RETHESIS_ACCOUNT="grp")
+    arm = "launch.python=/arm/python"
+    text = house.run(
+        "reproduce", "--project", "toy", "--launch", "fugaku", arm, code=2, RETHESIS_ACCOUNT="grp"
+    )
     assert "pjsub is not on this machine: LAUNCH=fugaku starts on a login node" in text
     text = house.run(
         "reproduce", "--project", "toy", "--launch", "slurm", "launch.image=absent-0.sif", code=2,
     )  # fmt: skip
     assert "launch.image=absent-0.sif is not there; make container SITE=<site> builds it" in text
     assert not list(house.root.glob("results/.runs/toy/count"))
+
+
+@pytest.mark.parametrize(
+    ("launch", "override", "message"),
+    [
+        (
+            "abci3",
+            'launch.directives=["-l walltime=01:00:00"]',
+            "asks for 3600 s and the job stops itself by 600 s",
+        ),
+        (
+            "slurm",
+            'launch.directives=["--nodes=2"]',
+            "a directive asks for 2 nodes and the job is made for 1",
+        ),
+        (
+            "slurm",
+            "launch.stage_data=true",
+            "there is no folder data to copy: point RETHESIS_DATA to the data",
+        ),
+        (
+            "slurm",
+            "launch.image=configs/config.yaml",
+            "config.yaml is not named like an image of `make container`",
+        ),
+        ("fugaku", "launch.poll=1", "Fugaku's nodes are Arm and this is"),
+        ("slurm", "launch.executor=snake", "unknown launch.executor 'snake'"),
+        ("slurm", "launch=abci3", "the site is no override: LAUNCH=abci3 beside ARGS names it"),
+    ],
+)
+@pytest.mark.skipif(platform.machine() == "aarch64", reason="Fugaku's own kind of machine")
+def test_what_would_fail_on_the_node_is_seen_before(
+    house: House, launch: str, override: str, message: str
+) -> None:
+    assert message in check(house, launch, override, code=2, RETHESIS_ACCOUNT="grp")
+
+
+def test_an_image_whose_labels_cannot_be_read_is_no_traceback(house: House, tmp_path: Path) -> None:
+    (house.root / "cpu-1.sif").touch()
+    program = tmp_path / "apptainer"
+    for answer, message in (
+        ("echo no json", "has no labels that apptainer shows"),
+        ('echo \'{"data": {"attributes": {}}}\'', "has no labels that apptainer shows"),
+        ("exit 3", "cannot be read as an image: apptainer ended with code 3"),
+    ):
+        program.write_text(f"#!/bin/sh\n{answer}\n")
+        program.chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        text = check(house, "slurm", "launch.image=cpu-1.sif", code=2, PATH=path)
+        assert f"launch.image=cpu-1.sif: {house.root / 'cpu-1.sif'} {message}" in text
+    text = check(house, "lumi", "launch.image=cpu-1.sif", RETHESIS_ACCOUNT="grp")
+    assert "without singularity here the packages of cpu-1.sif are not compared" in text
+    (house.root / "cpu-1.sif").unlink()
+
+
+def test_a_path_that_schedulers_read_otherwise_is_refused(tmp_path: Path) -> None:
+    chosen = launch_of("slurm")
+    _, wrong = examine([], chosen, tmp_path)
+    assert wrong == []
+    _, (fault,) = examine([], chosen, tmp_path / "my repo,50%")
+    assert "holds ' ' '%' ',', which schedulers read otherwise" in fault
+
+
+def test_accounts_that_cannot_be_read(house: House) -> None:
+    (house.root / ".accounts").write_bytes(b"abci3=\xff\n")
+    assert ".accounts cannot be read" in check(house, "abci3", code=2)
+    (house.root / ".accounts").unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,9 @@ class Batch:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        return (*STUDY, "--launch", self.launch, "launch.poll=1")
+        # Fugaku's nodes are Arm: where this is not, an interpreter has to be named
+        python = [f"launch.python={sys.executable}"] if self.launch == "fugaku" else []
+        return (*STUDY, "--launch", self.launch, "launch.poll=1", *python)
 
     def run(self, *overrides: str, code: int = 0, **extra: str) -> str:
         return self.house.run(*self.arguments, *overrides, code=code, **{**self.environment, **extra})

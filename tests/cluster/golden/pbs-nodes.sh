@@ -14,4 +14,4 @@ export RETHESIS_DEADLINE=$(($(date +%s) + 86400)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=8 PYTHONUNBUFFERED=1
 export RETHESIS_DATA=/gs/user/rethesis/data
 export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + $$ % 20000))
-exec mpirun -n 8 --map-by ppr:4:node -hostfile "$PBS_NODEFILE" -x MASTER_ADDR -x MASTER_PORT -x RETHESIS_DEADLINE -x RETHESIS_MARGIN -x OMP_NUM_THREADS -x RETHESIS_DATA python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1
+exec mpirun -n 8 --map-by ppr:4:node --bind-to none -hostfile "$PBS_NODEFILE" -x MASTER_ADDR -x MASTER_PORT -x RETHESIS_DEADLINE -x RETHESIS_MARGIN -x OMP_NUM_THREADS -x RETHESIS_DATA -x PATH ${LD_LIBRARY_PATH:+-x LD_LIBRARY_PATH} python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1

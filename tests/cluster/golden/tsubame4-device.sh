@@ -11,4 +11,6 @@ cd /gs/user/rethesis || exit 1
 export RETHESIS_DEADLINE=$(($(date +%s) + 7200)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=8 PYTHONUNBUFFERED=1
 export RETHESIS_DATA=/gs/user/rethesis/data
+source /etc/profile.d/modules.sh
+module load openmpi
 exec python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1

@@ -11,6 +11,8 @@ cd /gs/user/rethesis || exit 1
 export RETHESIS_DEADLINE=$(($(date +%s) + 3600)) RETHESIS_MARGIN=120
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 export RETHESIS_DATA=/gs/user/rethesis/data
+source /etc/profile.d/modules.sh
+module load openmpi
 trap 'kill -USR1 $(jobs -p) 2>/dev/null' USR1
 trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM
 python -m common.study.job runs/0 >>/gs/user/rethesis/log0 2>&1 &

@@ -45,3 +45,10 @@ def test_a_walltime_that_the_margin_eats_is_refused(seconds: int, possible: bool
     found = impossible(launch_of("slurm", margin=120), Ask("a-0", seconds=seconds))
     assert (found == []) is possible
     assert possible or "is not longer than launch.margin=120 s" in found[0]
+
+
+def test_a_class_has_to_have_the_memory() -> None:
+    tsubame = launch_of("tsubame4")
+    assert choose(tsubame, Ask("a-0", seconds=3600, memory_gb=8)).name == "cpu_4"
+    assert choose(tsubame, Ask("a-0", seconds=3600, memory_gb=25)).name == "cpu_16"
+    assert choose(tsubame, Ask("a-0", seconds=3600, memory_gb=120)).name == "node_q"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 from slurm_stub import SlurmStub
 
-from common.cluster.schedulers import RefusedError, SchedulerError, cancel, living, submit
+from common.cluster.schedulers import RefusedError, SchedulerError, cancel, living, remove_stuck, submit
 from common.cluster.sites import site
 
 SLURM = site("slurm")
@@ -76,3 +77,19 @@ def test_no_answer_is_no_success(scheduler: SlurmStub) -> None:
     scheduler.down.touch()
     with pytest.raises(SchedulerError, match=r"does not say what became of 1\. Unable to contact"):
         cancel(SLURM, jobs)
+
+
+def test_jobs_in_an_error_state_for_good_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no living jobs, and stay listed until somebody cancels them."""
+    rows = (
+        f" {job} 0.5 a-{job} me {state} 11/30/2026 \n" for job, state in ((7, "Eqw"), (8, "r"), (9, "Eqw"))
+    )
+    listed = "job-ID prior name user state\n" + "".join(rows)
+    for name, text in (("qstat", f"cat <<'X'\n{listed}X"), ("qdel", f'echo "$@" >>{tmp_path}/removed')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert living(site("sge")) == {"8"}
+    assert remove_stuck(site("sge"), {"7", "8"}) == ["7"]
+    assert (tmp_path / "removed").read_text() == "7\n"
+    assert remove_stuck(SLURM, {"7"}) == []  # nothing is asked: there is no such state

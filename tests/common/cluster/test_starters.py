@@ -37,7 +37,12 @@ def test_srun_is_told_the_cores_of_a_process() -> None:
 
 @pytest.mark.parametrize("name", ["abci3", "pbs"])
 def test_mpirun_is_told_the_hosts_of_pbs(name: str) -> None:
-    assert ' -n 4 --map-by ppr:2:node -hostfile "$PBS_NODEFILE" -x ' in start_of(name)
+    assert ' -n 4 --map-by ppr:2:node --bind-to none -hostfile "$PBS_NODEFILE" -x ' in start_of(name)
+
+
+def test_mpirun_passes_on_what_the_user_names() -> None:
+    line = script_for(launch_of("pbs", passed=["NCCL_DEBUG"]), NODES).splitlines()[-1]
+    assert " -x PATH -x NCCL_DEBUG ${LD_LIBRARY_PATH:+-x LD_LIBRARY_PATH} python " in line
 
 
 def test_and_only_those_of_pbs() -> None:

@@ -185,3 +185,21 @@ def replace_stage(task: Task) -> Task:
         replace(job, stage=replace(job.stage, measures_host=job.stage.name == "train")) for job in task.jobs
     ]
     return replace(task, jobs=tuple(changed))
+
+
+def test_the_time_of_a_plan_is_that_of_its_longest_chain_where_there_is_room(tmp_path: Path) -> None:
+    found = jobs()
+    tasks = plan_tasks(found, tmp_path)
+    minutes = {task.name: task.minutes for task in tasks}
+    chains = [
+        minutes[task.name] + max((_chain(need, tasks) for need in task.needs), default=0.0) for task in tasks
+    ]
+    many = {**section("slurm"), "jobs": 1000}
+    assert engine.minutes(tasks, many) == pytest.approx(max(chains))
+    assert engine.minutes(tasks, {**many, "jobs": 1}) == pytest.approx(sum(minutes.values()))
+    assert engine.minutes([], many) == 0.0
+
+
+def _chain(name: str, tasks: list[Task]) -> float:
+    (task,) = (one for one in tasks if one.name == name)
+    return task.minutes + max((_chain(need, tasks) for need in task.needs), default=0.0)

@@ -68,6 +68,16 @@ def test_results_that_were_written_make_no_tree_dirty(repository: Path) -> None:
     assert git_state(repository)["dirty"] is True
 
 
+def test_a_launch_profile_of_ones_own_makes_no_tree_dirty(repository: Path) -> None:
+    """It changes no number, and a site may need one."""
+    clean, folder = git_state(repository), repository / "configs" / "launch"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("defaults: [slurm, _self_]\n")
+    assert git_state(repository) == clean
+    (folder.parent / "config.yaml").write_text("x: 1\n")
+    assert git_state(repository)["dirty"] is True
+
+
 def test_no_git_is_said(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = repository / "copy"
     inside.mkdir()

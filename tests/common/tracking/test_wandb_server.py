@@ -274,3 +274,11 @@ def test_live_gives_up_without_a_word_too_many_and_loses_nothing(
     assert export([folder], group="thesis/laptop", directory=wandb_directory).exported == 1
     sync(wandb_directory)
     assert rows_at(server, [folder]) == truth([folder])
+
+
+def test_a_wandb_that_is_slow_to_start_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a cluster's file system that is cold."""
+    monkeypatch.setattr(wandb_sync, "START_SECONDS", 0.2)
+    monkeypatch.setattr(wandb_sync, "_ADDRESS", "import time; time.sleep(60)")
+    with pytest.raises(RethesisError, match="took more than 0.2 s to start.*The offline runs are kept"):
+        wandb_sync._address(dict(os.environ))
