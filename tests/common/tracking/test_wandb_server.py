@@ -280,5 +280,5 @@ def test_a_wandb_that_is_slow_to_start_is_no_traceback(monkeypatch: pytest.Monke
     """As on a cluster's file system that is cold."""
     monkeypatch.setattr(wandb_sync, "START_SECONDS", 0.2)
     monkeypatch.setattr(wandb_sync, "_ADDRESS", "import time; time.sleep(60)")
-    with pytest.raises(RethesisError, match="took more than 0.2 s to start.*The offline runs are kept"):
+    with pytest.raises(RethesisError, match=r"took more than 0\.2 s to start.*The offline runs are kept"):
         wandb_sync._address(dict(os.environ))
