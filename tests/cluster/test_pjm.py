@@ -77,7 +77,8 @@ def test_a_job_starts_where_it_was_submitted_with_the_variables_of_pjm_and_ends_
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("NOT_PASSED_ON", "x")
     ask = Ask("count-of-arms-0", seconds=3600, nodes=2, processes=4)
-    text = script_for(launch_of("fugaku"), ask, tmp_path)
+    directives = ["-x PJM_LLIO_GFSCACHE=/vol0004"]
+    text = script_for(launch_of("fugaku", directives=directives), ask, tmp_path)
     head = text[: text.index("(trap '' XCPU")]
     script = tmp_path / "job.sh"
     script.write_text(

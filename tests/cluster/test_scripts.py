@@ -34,6 +34,13 @@ def test_scripts_are_the_golden_ones(site: str, what: str) -> None:
     assert text == path.read_text()
 
 
+def test_on_fugaku_the_volume_of_the_work_tree_is_named() -> None:
+    line = "#PJM -x PJM_LLIO_GFSCACHE=/vol0006\n"
+    ask = Ask("count-0", seconds=3600)
+    assert line in script_for(launch_of("fugaku"), ask, Path("/vol0006/group/rethesis"))
+    assert "LLIO" not in script_for(launch_of("fugaku"), ask, Path("/home/group/rethesis"))
+
+
 @pytest.mark.parametrize("site", [row.name for row in SITES.values() if not row.retired])
 @pytest.mark.parametrize("extra", [{}, {"image": "/images/a b.sif", "stage_data": True}])
 def test_every_script_is_a_script_and_names_nobody(
