@@ -32,6 +32,11 @@ def missing() -> str:
 mark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
+def link(number: int) -> str:
+    """A node's network device; of this process alone, so that test processes and a killed one's rest do not meet."""
+    return f"rpv{os.getpid()}-{number}"
+
+
 @dataclass
 class OpenPBS:
     """``start`` returns the environment in which qsub, qstat and qdel speak to the cluster."""
@@ -52,7 +57,7 @@ class OpenPBS:
             apart = ["unshare", "-n", "-u", "-m", "--propagation", "private"]
             self.holders[number] = subprocess.Popen([*apart, "sh", "-c", script], stdin=subprocess.DEVNULL)
         time.sleep(0.5)
-        self.call("ip", "link", "add", "rpv1", "type", "veth", "peer", "name", "rpv2")
+        self.call("ip", "link", "add", link(1), "type", "veth", "peer", "name", link(2))
         for number in NODES:
             self.node(number)
         self.within(1, "qmgr", "-c", "create node pbs2")
@@ -67,9 +72,9 @@ class OpenPBS:
     def node(self, number: int) -> None:
         """Address, configuration and daemons of a node."""
         first, home = int(number == 1), self.root / f"home{number}"
-        self.call("ip", "link", "set", f"rpv{number}", "netns", str(self.holders[number].pid))
-        self.within(number, "ip", "addr", "add", f"{NODES[number]}/24", "dev", f"rpv{number}")
-        self.within(number, "ip", "link", "set", f"rpv{number}", "up")
+        self.call("ip", "link", "set", link(number), "netns", str(self.holders[number].pid))
+        self.within(number, "ip", "addr", "add", f"{NODES[number]}/24", "dev", link(number))
+        self.within(number, "ip", "link", "set", link(number), "up")
         (self.root / f"pbs{number}.conf").write_text(
             f"PBS_EXEC={PREFIX}\nPBS_HOME={home}\nPBS_SERVER=pbs1\nPBS_START_SERVER={first}\nPBS_START_SCHED={first}\n"
             f"PBS_START_COMM={first}\nPBS_START_MOM=1\nPBS_CORE_LIMIT=0\nPBS_LEAF_ROUTERS=pbs1:17001\n"
