@@ -33,9 +33,10 @@ class Commands:
         submit: the command; account option and script follow.
         job_id: where its answer holds the id.
         list_jobs: prints every job of one's own that has not ended.
-        row: where a line of that holds id and state.
+        row: where a line of that holds id and state, and perhaps why it waits.
         ended: states of jobs that will not run (any more), although they are listed.
         stuck: those of them that stay listed until somebody cancels them.
+        held: states, and reasons, of waiting jobs that will not start by themselves.
         cancel: the command; ids follow.
     """
 
@@ -46,17 +47,22 @@ class Commands:
     ended: tuple[str, ...]
     cancel: tuple[str, ...]
     stuck: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
 
 FAMILIES = {
     "slurm": Commands(
         submit=("sbatch", "--parsable"),
         job_id=r"^(\d+)(?:;\S+)?$",
-        list_jobs=lambda: ("squeue", "--noheader", "--me", "--format=%A %T"),
-        row=r"^(\d+) (\w+)$",
+        list_jobs=lambda: ("squeue", "--noheader", "--me", "--format=%A %T %r"),
+        row=r"^(\d+) (\w+)(?: (\w+))?",
         # CONFIGURING and REQUEUED come back; COMPLETING may still hold the nodes, but its processes have ended.
         ended=("COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE"),
         cancel=("scancel",),
+        held=(
+            "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
+            "JobHeldAdmin", "JobHeldUser", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit", "AccountNotAllowed",
+        ),
     ),
     "pbs": Commands(
         submit=("qsub",),
@@ -65,6 +71,7 @@ FAMILIES = {
         row=r"^(\d+(?:\[\d*\])?)(?:\.\S*)? .* ([A-Z]) +\S+ *$",
         ended=("F", "X"),
         cancel=("qdel",),
+        held=("H",),
     ),
     "sge": Commands(
         submit=("qsub", "-terse"),
@@ -74,6 +81,7 @@ FAMILIES = {
         ended=("Eqw", "Ehqw"),
         cancel=("qdel",),
         stuck=("Eqw", "Ehqw"),
+        held=("hqw",),
     ),
     "pjm": Commands(
         submit=("pjsub",),
@@ -84,6 +92,7 @@ FAMILIES = {
         ended=("EXT", "RJT", "CCL", "ERR"),
         cancel=("pjdel",),
         stuck=("ERR",),
+        held=("HLD",),
     ),
 }  # fmt: skip
 
@@ -127,8 +136,18 @@ def living(site: Site) -> set[str]:
     Raises:
         SchedulerError: no answer; nothing is known about any job then.
     """
+    return set(queue(site))
+
+
+def queue(site: Site) -> dict[str, str]:
+    """The same, each with the scheduler's word for why it will not start by itself, empty where it may.
+
+    Raises:
+        SchedulerError: no answer.
+    """
     family = FAMILIES[site.scheduler]
-    return {job for job, state in _listed(family) if state not in family.ended}
+    rows = [(job, state, why) for job, state, why in _listed(family) if state not in family.ended]
+    return {job: next((word for word in (why, state) if word in family.held), "") for job, state, why in rows}
 
 
 def remove_stuck(site: Site, jobs: Collection[str]) -> list[str]:
@@ -139,7 +158,7 @@ def remove_stuck(site: Site, jobs: Collection[str]) -> list[str]:
     """
     family = FAMILIES[site.scheduler]
     found = (
-        sorted({job for job, state in _listed(family) if state in family.stuck} & set(jobs))
+        sorted({job for job, state, _ in _listed(family) if state in family.stuck} & set(jobs))
         if family.stuck
         else []
     )
@@ -148,13 +167,13 @@ def remove_stuck(site: Site, jobs: Collection[str]) -> list[str]:
     return found
 
 
-def _listed(family: Commands) -> list[tuple[str, str]]:
-    """Id and state of every job that the scheduler lists."""
+def _listed(family: Commands) -> list[tuple[str, str, str]]:
+    """Id, state and perhaps a reason of every job that the scheduler lists."""
     answer = _run(family.list_jobs())
     if answer.returncode:
         raise SchedulerError(f"{family.list_jobs()[0]}: {(answer.stderr or answer.stdout).strip()}")
     matches = (re.match(family.row, line) for line in answer.stdout.splitlines())
-    return [(match[1], match[2]) for match in matches if match]
+    return [(match[1], match[2], match[3] or "" if match.re.groups > 2 else "") for match in matches if match]
 
 
 def cancel(site: Site, jobs: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from common.files import read_json, write_json
 from common.study import batch
 from common.study.launch import Pack, cores, packed
 from common.study.model import Resources
-from common.study.polling import LAUNCH, PLAN, silence, undecided
+from common.study.polling import LAUNCH, PLAN, held, silence, undecided
 from common.study.programs import spoken
 from common.study.registry import REGISTRY
 from common.study.store import write_spec
@@ -35,6 +35,7 @@ GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.25
 SUBMISSION = 60.0  # seconds that a submission under way may take to end
 SILENCE = 60.0  # seconds without a word from the scheduler, of which a person is told
+SHOWN = 5  # ids of jobs that a message names
 STARTS = 5  # of Snakemake in one run, before jobs of a scheduler are left to the next one
 LOG = "snakemake.log"
 LINES = 20  # of a process's output that are shown
@@ -131,11 +132,12 @@ def _follow(
     """Watch until Snakemake ends, a signal comes or the scheduler refuses a job."""
     # A look costs three file operations a job: on a cluster's file system it keeps the pace of the polls.
     pace, last = (POLL if launch["executor"] == "local" else float(launch["poll"])), 0.0
-    told = False
+    told, waiting = False, set[str]()
     while child.poll() is None and not received and not batch.refusal(engine):
         if time.monotonic() - last >= pace:
             watch()
             told = _tell_silence(engine, told)
+            waiting |= _tell_held(engine, waiting)
             last = time.monotonic()
         time.sleep(POLL)
 
@@ -154,6 +156,19 @@ def _tell_silence(engine: Path, told: bool) -> bool:
     else:
         return told
     return not told
+
+
+def _tell_held(engine: Path, told: Set[str]) -> set[str]:
+    """Say which jobs will not start by themselves, once for each reason; return the reasons."""
+    found = held(engine)
+    for why, jobs in found.items():
+        if why not in told:
+            print(
+                f"the scheduler lets {len(jobs)} jobs wait that will not start by themselves ({why}): "
+                f"{', '.join(sorted(jobs)[:SHOWN])}. `make launch-check` shows what jobs ask for; Ctrl-C cancels them.",
+                flush=True,
+            )
+    return set(found)
 
 
 def _run_jobs(

@@ -58,7 +58,8 @@ def living(engine: Path, chosen: Profile, age: float) -> dict[str, Any] | None:
     Call it while the engine's folder is locked.
 
     Returns:
-        ``ids``, the ``time`` just before the question, and ``gone``: id -> when it was missed first.
+        ``ids``, the ``time`` just before the question, ``gone``: id -> when it was missed first, and ``held``: id of
+        ours -> why it will not start by itself.
     """
     path = engine / LIVING
     old: dict[str, Any] = {"time": 0.0, "ids": [], "gone": {}}
@@ -68,15 +69,30 @@ def living(engine: Path, chosen: Profile, age: float) -> dict[str, Any] | None:
     if now - old["time"] < age:
         return old
     try:
-        ids = schedulers.living(chosen.site)
+        found = schedulers.queue(chosen.site)
     except schedulers.SchedulerError as error:
         note_silence(engine, error)
         return None
-    missing = {entry["id"] for entry in entries(engine) if entry["time"] < now} - ids
+    known = entries(engine)
+    missing = {entry["id"] for entry in known if entry["time"] < now} - found.keys()
     gone = {job: old["gone"].get(job, now) for job in sorted(missing)}
-    answer = {"time": now, "ids": sorted(ids), "gone": gone}
+    ours = {entry["id"] for entry in known}
+    held = {job: why for job, why in found.items() if why and job in ours}
+    answer = {"time": now, "ids": sorted(found), "gone": gone, "held": held}
     write_json(path, answer)
     return answer
+
+
+def held(engine: Path) -> dict[str, list[str]]:
+    """Why jobs will not start by themselves -> their ids, by the last answer."""
+    try:
+        answer = read_json(engine / LIVING)
+    except (FileNotFoundError, DamagedError):
+        return {}
+    found: dict[str, list[str]] = {}
+    for job, why in answer.get("held", {}).items():
+        found.setdefault(why, []).append(job)
+    return found
 
 
 def note_silence(engine: Path, why: Exception) -> None:

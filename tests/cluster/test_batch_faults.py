@@ -16,6 +16,7 @@ from common.cluster.schedulers import RefusedError, SchedulerError
 from common.errors import RethesisError
 from common.files import read_json, write_json
 from common.study import batch, polling
+from common.study.engine import _tell_held
 from common.study.registry import REGISTRY, append, entries
 from common.study.store import failure
 from common.study.unborn import last_words
@@ -223,3 +224,16 @@ def test_a_job_that_is_adopted_again_and_again_counts_once(scheduler: SlurmStub,
     scheduler.ends()
     time.sleep(0.2)  # launch.poll: an answer may be so old
     assert submit(folder) != first
+
+
+def test_jobs_that_will_not_start_are_told_once_for_each_reason(
+    scheduler: SlurmStub, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, engine = submit(folder), engine_of(folder)
+    scheduler.alive.write_text(f"{job} PENDING PartitionTimeLimit\n77 PENDING JobHeldUser\n")
+    assert polling.poll(engine) == {job: "running"}
+    assert polling.held(engine) == {"PartitionTimeLimit": [job]}, "what is not ours is not told"
+    told = _tell_held(engine, set())
+    assert "1 jobs wait that will not start by themselves (PartitionTimeLimit): 1." in capsys.readouterr().out
+    assert _tell_held(engine, told) == told
+    assert capsys.readouterr().out == ""

@@ -86,6 +86,19 @@ def test_an_array_of_a_user_is_known_by_its_id_while_it_runs_and_is_cancelled_wh
     assert job not in schedulers.living(site("slurm"))
 
 
+def test_a_job_on_hold_is_told_by_its_reason(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    script = tmp_path / "held.sh"
+    script.write_text("#!/bin/bash\n#SBATCH --hold\n#SBATCH --mem=50M\n#SBATCH --output=/dev/null\ntrue\n")
+    job = schedulers.submit(site("slurm"), script, "")
+    slurm.wait(lambda: schedulers.queue(site("slurm")).get(job) == "JobHeldUser")
+    schedulers.cancel(site("slurm"), [job])
+    assert job not in schedulers.queue(site("slurm"))
+
+
 def test_packs_share_a_job(batch: Batch, slurm: Slurm, quiet: dict[str, bytes]) -> None:
     batch.run(STEPS, "launch.pack=2")
     assert batch.house.bits() == quiet and len(batch.submissions()) == 4

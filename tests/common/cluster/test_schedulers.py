@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from slurm_stub import SlurmStub
 
-from common.cluster.schedulers import RefusedError, SchedulerError, cancel, living, remove_stuck, submit
+from common.cluster.schedulers import (
+    RefusedError,
+    SchedulerError,
+    cancel,
+    living,
+    queue,
+    remove_stuck,
+    submit,
+)
 from common.cluster.sites import site
 
 SLURM = site("slurm")
@@ -93,3 +101,11 @@ def test_jobs_in_an_error_state_for_good_are_removed(tmp_path: Path, monkeypatch
     assert remove_stuck(site("sge"), {"7", "8"}) == ["7"]
     assert (tmp_path / "removed").read_text() == "7\n"
     assert remove_stuck(SLURM, {"7"}) == []  # nothing is asked: there is no such state
+
+
+def test_a_job_that_will_not_start_by_itself_lives_and_the_reason_is_known(scheduler: SlurmStub) -> None:
+    scheduler.alive.write_text(
+        "1 PENDING PartitionTimeLimit\n2 PENDING Priority\n3 RUNNING None\n4 COMPLETING None\n"
+    )
+    assert queue(SLURM) == {"1": "PartitionTimeLimit", "2": "", "3": ""}
+    assert living(SLURM) == {"1", "2", "3"}
