@@ -61,7 +61,8 @@ FAMILIES = {
         cancel=("scancel",),
         held=(
             "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
-            "JobHeldAdmin", "JobHeldUser", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit", "AccountNotAllowed",
+            "JobHeldAdmin", "JobHeldUser", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit",
+            "AccountNotAllowed",
         ),
     ),
     "pbs": Commands(
