@@ -26,6 +26,9 @@ METHODS = {
     "the release's next state of the expert": "release_expert_next",
     "the release's dead log π": "release_log_pi",
     "the release's covering on replay actions": "release_cover",
+    "the release's timed-out demonstrations": "release_timeout",
+    "OPIRL, reward of states alone": "opirl_state_only",
+    "AIRL, reward of states alone": "airl_state_only",
 }
 
 
@@ -49,6 +52,8 @@ def table(heading: str) -> list[list[str]]:
     [
         ("## One task with a body", "hopper", "hopper", 7),
         ("[HalfCheetah and Ant]", "bodies", "halfcheetah", 9),
+        ("[Walker2d and the ant pairs]", "walkers", "walker2d", 6),
+        ("On the whole ant", "walkers", "custom_ant", 4),
     ],
 )
 def test_the_tables_of_one_seed(heading: str, scale: str, env: str, lines: int) -> None:
