@@ -77,7 +77,7 @@ def _chunks(tasks: Sequence[Task], size: int, chosen: Profile | None) -> list[li
     """Tasks in groups of at most `size`, and of what fits together into the smallest node that has each of them."""
     nodes = [one.memory_gb or math.inf for one in classes(chosen)] if chosen else []
     largest = max(_memory([task]) for task in tasks)
-    room = min((memory for memory in nodes if memory >= largest), default=math.inf)
+    room = min((memory for memory in nodes if memory >= largest), default=0.0 if nodes else math.inf)
     chunks: list[list[Task]] = [[]]
     for task in tasks:
         if len(chunks[-1]) == size or (chunks[-1] and _memory([*chunks[-1], task]) > room):

@@ -74,7 +74,7 @@ def require(tasks: Sequence[Task], launch: Mapping[str, Any], root: Path) -> Non
     if launch["executor"] == "local":
         return
     chosen = profile(launch)
-    _, wrong = examine(packed(tasks, launch), chosen, root)
+    _, wrong = examine(packed(tasks, launch), chosen, root, here=True)
     if wrong:
         raise BadInputError("nothing was submitted.\n" + "\n".join(wrong))
     command = FAMILIES[chosen.site.scheduler].submit[0]
@@ -85,8 +85,10 @@ def require(tasks: Sequence[Task], launch: Mapping[str, Any], root: Path) -> Non
         )
 
 
-def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Row], list[str]]:
-    """One row for each job, and what is wrong, each once."""
+def examine(
+    packs: Sequence[Pack], chosen: Profile, root: Path, *, here: bool = False
+) -> tuple[list[Row], list[str]]:
+    """One row for each job, and what is wrong, each once; `here`: where an image has to be readable."""
     pays = account(chosen.site, root)
     rows: list[Row] = []
     faulty: dict[str, dict[str, None]] = {}
@@ -106,7 +108,7 @@ def examine(packs: Sequence[Pack], chosen: Profile, root: Path) -> tuple[list[Ro
     most = chosen.site.unfinished
     if most is not None and chosen.jobs > most:
         wrong.append(f"launch.jobs={chosen.jobs}; {chosen.site.title} takes {most} unfinished jobs of a user")
-    return rows, [*wrong, *_surroundings(chosen, root)]
+    return rows, [*wrong, *_surroundings(chosen, root, here)]
 
 
 def _otherwise(chosen: Profile, ask: Ask, text: str) -> list[str]:
@@ -124,7 +126,7 @@ def _otherwise(chosen: Profile, ask: Ask, text: str) -> list[str]:
     return found
 
 
-def _surroundings(chosen: Profile, root: Path) -> list[str]:
+def _surroundings(chosen: Profile, root: Path, here: bool) -> list[str]:
     """What is wrong with the place where the jobs start: its path, its data, its image, its interpreter."""
     found: list[str] = []
     if odd := sorted(set(re.findall(r"[\s%:,]", str(root)))):
@@ -138,7 +140,7 @@ def _surroundings(chosen: Profile, root: Path) -> list[str]:
             "or leave the switch out where a study needs none"
         )
     if chosen.image:
-        found += _image(chosen, root)
+        found += _image(chosen, root, here)
     elif chosen.site.name == "fugaku" and platform.machine() != "aarch64" and not chosen.python:
         found.append(
             f"Fugaku's nodes are Arm and this is {platform.machine()}: name an interpreter that was set up on a node, "
@@ -147,21 +149,21 @@ def _surroundings(chosen: Profile, root: Path) -> list[str]:
     return found
 
 
-def _image(chosen: Profile, root: Path) -> list[str]:
-    """What is wrong with the image; where its program is not installed, its packages are not compared."""
+def _image(chosen: Profile, root: Path, here: bool) -> list[str]:
+    """What is wrong with the image; where its program is not installed, an offline check cannot compare packages."""
     from common.container.build import require_same_lock
     from common.container.table import images
 
-    path, known = root / chosen.image, images(root)
-    name = path.stem.rpartition("-")[0]
+    path = root / chosen.image
     if not path.is_file():
         return [f"launch.image={chosen.image} is not there; make container SITE=<site> builds it"]
+    name, known = path.stem.rpartition("-")[0], images(root)
     if name not in known:
         return [
             f"launch.image={chosen.image} is not named like an image of `make container`, such as "
             f"{next(iter(known))}-<commit>.sif: its packages cannot be compared with the lock"
         ]
-    if shutil.which(chosen.runtime) is None:
+    if not here and shutil.which(chosen.runtime) is None:
         print(
             f"note: without {chosen.runtime} here the packages of {chosen.image} are not compared with the lock."
         )

@@ -38,7 +38,7 @@ def test_on_fugaku_the_volume_of_the_work_tree_is_named() -> None:
     line = "#PJM -x PJM_LLIO_GFSCACHE=/vol0006\n"
     ask = Ask("count-0", seconds=3600)
     assert line in script_for(launch_of("fugaku"), ask, Path("/vol0006/group/rethesis"))
-    assert "LLIO" not in script_for(launch_of("fugaku"), ask, Path("/home/group/rethesis"))
+    assert "LLIO" not in script_for(launch_of("fugaku"), ask, Path("/data/group/rethesis"))
 
 
 @pytest.mark.parametrize("site", [row.name for row in SITES.values() if not row.retired])

@@ -86,7 +86,8 @@ def test_no_fault_hides_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_an_image_that_is_there_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "cpu-0.sif").touch()
-    assert faults(tmp_path, "abci3", image="cpu-0.sif") == []
+    (tmp_path / "containers").symlink_to(Path(__file__).parents[3] / "containers")
+    assert faults(tmp_path, "abci3", image="cpu-0.sif", runtime="no-such-apptainer") == []
 
 
 def test_queues_that_are_not_in_the_table_have_rows_and_prices(tmp_path: Path) -> None:
