@@ -146,6 +146,18 @@ def examine(claim: Claim, rows: Sequence[Row], worst_of: WorstOf) -> Examined | 
         return str(error)
 
 
+def check_claims(claims: Sequence[Claim]) -> None:
+    """Refuse what `check_claim` refuses, and two claims of one id.
+
+    Raises:
+        BadInputError: see there.
+    """
+    if len({claim.id for claim in claims}) < len(claims):
+        raise BadInputError("two claims of the study have the same id: rename one in study.py.")
+    for claim in claims:
+        check_claim(claim)
+
+
 def check_claim(claim: Claim) -> None:
     """Refuse a claim that its kind cannot test; meant to be called before anything runs.
 

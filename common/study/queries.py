@@ -118,7 +118,8 @@ def _print_unfinished(request: Request) -> None:
     """The job that ended last without DONE and FAILED: stopped, or killed before it could say why."""
     ended = [path.parent for path in request.runs.glob("*/*/provenance.json") if not is_done(path.parent)]
     if not ended:
-        words = last_words(request.engine)
+        done = all(is_done(job.folder(request.root)) for job in prepare(request)[2])
+        words = "" if done else last_words(request.engine)
         print(redact_text(words) if words else f"no job of {request.project} has failed")
         return
     last = _last([folder / "provenance.json" for folder in ended], request)

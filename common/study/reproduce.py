@@ -13,7 +13,7 @@ from common.errors import EXIT_NON_FINITE, EXIT_STOPPED, BadInputError, DamagedE
 from common.study import batch, engine
 from common.study.collect import environment_of, overrides_label, status, write_result
 from common.study.config import ROOT, compose
-from common.study.contrast import check_claim
+from common.study.contrast import check_claims
 from common.study.jobs import Job, expand, load_study, select
 from common.study.launch import cores, packed
 from common.study.launch_check import require
@@ -75,10 +75,13 @@ def prepare(request: Request, cpu: str | None = None) -> tuple[Study, dict[str, 
         overrides.append(f"seeds.count={request.seeds}")
     cfg = compose(request.project, request.scale, overrides, request.launch, request.root)
     study = load_study(request.project)
-    for claim in study.claims:
-        check_claim(claim)
+    check_claims(study.claims)
     jobs = expand(study, cfg, request.root, cpu)
-    return study, cfg, select(jobs, request.only) if request.only else jobs
+    chosen = select(jobs, request.only) if request.only else jobs
+    if not chosen:
+        why = f"ONLY={','.join(request.only)} names none of them" if request.only else "see seeds and grid"
+        raise BadInputError(f"{request.project} at scale {request.label} has no job: {why}.")
+    return study, cfg, chosen
 
 
 def reproduce(request: Request) -> int:
@@ -158,6 +161,8 @@ def finish(request: Request, study: Study, jobs: Sequence[Job]) -> None:
     git = git_state(request.root)
     environment = environment_of(study, jobs, request.root, **_circumstances(request, git))
     environment["dirty"] = bool(environment["dirty"] or git["dirty"])
+    # Without it the result does not count as current, so a figure that fails now is drawn by the next command.
+    (request.result / "report.html").unlink(missing_ok=True)
     write_result(study, jobs, request.result, scale=request.scale, environment=environment, root=request.root)
     render(study, request.result)
     if request.track != "off":

@@ -31,9 +31,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from common.errors import BadInputError
 from common.files import digest
-from common.study.contrast import BEATEN, Contrast, Examined, check_claim, examine, is_tested
+from common.study.contrast import BEATEN, Contrast, Examined, check_claims, examine, is_tested
 from common.study.evidence import Row, Sample, Values, WorstOf, matching
 from common.study.model import Arm, Claim
 from common.study.power import needed
@@ -95,10 +94,7 @@ def judge(claims: Sequence[Claim], rows: Sequence[Row], scale: str, worst_of: Wo
     Raises:
         BadInputError: a claim that its kind cannot test, or two claims of one id.
     """
-    if len({claim.id for claim in claims}) < len(claims):
-        raise BadInputError("two claims of the study have the same id: rename one in study.py.")
-    for claim in claims:
-        check_claim(claim)
+    check_claims(claims)
     examined = [examine(claim, rows, worst_of) for claim in claims]
     members = [claim.id for claim in family(claims, scale)]
     known = {

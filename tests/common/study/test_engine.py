@@ -19,6 +19,8 @@ from processes import kill
 
 pytestmark = pytest.mark.timeout(180)
 
+STAGES = ("count", "stacked", "total")  # of the toy study
+
 
 def reproduce(house: House, *arguments: str, code: int | None = 0, **extra: str) -> str:
     return house.run("reproduce", "--project", "toy", "--track", "off", *arguments, code=code, **extra)
@@ -205,6 +207,26 @@ def test_altered_results_are_refused(house: House) -> None:
     assert "was altered after the job finished" in reproduce(house, "--scale", "smoke", code=2)
 
 
+def test_a_report_that_could_not_be_drawn_is_drawn_by_the_next_command(house: House) -> None:
+    drawn = "    made = pages(study, folder)\n"
+    house.edit("common/study/report/page.py", drawn, f"    raise ValueError('oops')\n{drawn}")
+    reproduce(house, "--scale", "smoke", code=1)
+    house.edit("common/study/report/page.py", f"    raise ValueError('oops')\n{drawn}", drawn)
+    assert "nothing to do" not in reproduce(house, "--scale", "smoke")
+    report = house.root / "results/toy/smoke/report.html"
+    assert report.is_file()
+    report.write_text("old")
+    house.edit("common/study/report/page.py", drawn, f"    raise ValueError('oops')\n{drawn}")
+    house.edit("projects/toy/fast.py", "3.0", "3.5")
+    reproduce(house, "--scale", "smoke", code=1)
+    assert not report.exists(), "the report of other numbers is gone"
+
+
+def test_two_claims_of_one_id_are_refused_before_anything_runs(house: House) -> None:
+    house.edit("projects/toy/study.py", "    claims=(\n", "    claims=2 * (\n")
+    assert "two claims of the study have the same id" in house.run("plan", "--project", "toy", code=2)
+
+
 def test_clean_lists_then_removes_what_no_study_names(house: House) -> None:
     reproduce(house)
     house.edit("projects/toy/fast.py", "3.0", "3.5")
@@ -226,6 +248,10 @@ def test_clean_lists_then_removes_what_no_study_names(house: House) -> None:
         (("plan", "--project", "toy", "--launch", "abci"), "unknown LAUNCH 'abci'"),
         (("plan", "--project", "toy", "--seeds", "x"), "SEEDS='x' is not a whole number"),
         (("plan", "--project", "toy", "--seeds", "0"), "SEEDS=0: at least 1"),
+        (
+            ("plan", "--project", "toy", *(f"grid.{stage}=[]" for stage in STAGES)),
+            "has no job: see seeds and grid",
+        ),
         (("reproduze", "--project", "toy"), "Did you mean 'reproduce'?"),
         (("plan", "--projekt", "toy"), "Did you mean '--project'?"),
         (("plan", "--project", "../toy"), "unknown PROJECT"),
