@@ -158,11 +158,9 @@ def remove_stuck(site: Site, jobs: Collection[str]) -> list[str]:
         SchedulerError: no answer.
     """
     family = FAMILIES[site.scheduler]
-    found = (
-        sorted({job for job, state, _ in _listed(family) if state in family.stuck} & set(jobs))
-        if family.stuck
-        else []
-    )
+    if not family.stuck:
+        return []
+    found = sorted({job for job, state, _ in _listed(family) if state in family.stuck} & set(jobs))
     for start in range(0, len(found), AT_ONCE):
         _run([*family.cancel, *found[start : start + AT_ONCE]])
     return found

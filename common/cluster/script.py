@@ -52,8 +52,8 @@ def render(
     prefix = rules.PREFIX[profile.site.scheduler]
     one = choose(profile, ask)
     directives = [*header(profile, ask, one, logs[0]), *profile.site.directives, *profile.directives]
-    if profile.site.name == "fugaku" and (volume := re.match(r"/vol\d{4}", str(root))):
-        directives.append(f"-x PJM_LLIO_GFSCACHE={volume[0]}")  # without it nodes do not see the volume
+    if profile.site.volume and (volume := re.match(profile.site.volume[0], str(root))):
+        directives.append(f"{profile.site.volume[1]}{volume[0]}")  # without it nodes do not see the volume
     return "\n".join(
         [
             "#!/bin/bash",

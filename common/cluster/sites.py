@@ -63,6 +63,8 @@ class Site:
         filesystems: the file systems that a job must name, joined by colons (Aurora).
         scratch: variable with the node-local folder.
         directives: lines that every job of the site carries.
+        volume: how the path of a volume begins, and the option that a job has to name it by (Fugaku).
+        machine: architecture of the nodes, where login nodes have another.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Site:
     filesystems: str = ""
     scratch: str = "TMPDIR"
     directives: tuple[str, ...] = ()
+    volume: tuple[str, str] | None = None
+    machine: str = ""
 
     @property
     def any_queue(self) -> bool:
@@ -175,6 +179,7 @@ _ROWS = (
             NodeClass("large", 48, 0, 28, (385, 12288), 24, whole=True),
         ),
         account="-g", account_needed=True, launcher="mpiexec", scratch="PJM_LOCALTMP", shortest=60,
+        volume=(r"/vol\d{4}", "-x PJM_LLIO_GFSCACHE="), machine="aarch64",
         source="Fugaku user guide, Use and job execution 1.52, 5.1.3; `pjacl --rg small` decides for your group; of a "
         "node's 32 GB some 4 are counted for the system",
         checked="2026-11-28",

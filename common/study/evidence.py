@@ -9,6 +9,7 @@ from typing import Any
 
 from common.study.model import Arm, Best, Claim, Metric, Mix, Scaled, Series
 from common.study.statistics import theil_sen
+from common.study.store import FIXED
 
 Row = Mapping[str, Any]
 WorstOf = Callable[[Row, Metric], float]
@@ -280,6 +281,5 @@ def _replicate(claim: Claim, value: str) -> str:
 
 
 def _where(row: Row) -> str:
-    fixed = {"project", "scale", "stage", "status", "role", "fingerprint"}
-    axes = [f"{key} {value}" for key, value in row.items() if key not in fixed and value not in ("", None)]
+    axes = [f"{key} {value}" for key, value in row.items() if key not in FIXED and value not in ("", None)]
     return ", ".join([f"stage {row['stage']}", *axes[:4]])

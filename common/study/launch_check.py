@@ -141,10 +141,10 @@ def _surroundings(chosen: Profile, root: Path, here: bool) -> list[str]:
         )
     if chosen.image:
         found += _image(chosen, root, here)
-    elif chosen.site.name == "fugaku" and platform.machine() != "aarch64" and not chosen.python:
+    elif chosen.site.machine not in ("", platform.machine()) and not chosen.python:
         found.append(
-            f"Fugaku's nodes are Arm and this is {platform.machine()}: name an interpreter that was set up on a node, "
-            "launch.python=/path/to/arm/.venv/bin/python, or an image, launch.image=..."
+            f"the nodes of {chosen.site.title} are {chosen.site.machine} and this is {platform.machine()}: name an "
+            "interpreter that was set up on a node, launch.python=<clone>/.venv/bin/python, or an image, launch.image"
         )
     return found
 

@@ -107,7 +107,7 @@ def test_reproduce_refuses_before_anything_is_submitted(house: House, tmp_path: 
             "launch.image=configs/config.yaml",
             "config.yaml is not named like an image of `make container`",
         ),
-        ("fugaku", "launch.poll=1", "Fugaku's nodes are Arm and this is"),
+        ("fugaku", "launch.poll=1", "the nodes of Fugaku are aarch64 and this is"),
         ("slurm", "launch.executor=snake", "unknown launch.executor 'snake'"),
         ("slurm", "launch=abci3", "the site is no override: LAUNCH=abci3 beside ARGS names it"),
     ],
